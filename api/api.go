@@ -1,0 +1,403 @@
+// Package api is the contract of the HTTP API as data: the wire types that the server writes and
+// the client reads. It has no behaviour.
+//
+// Fields may be added; a field never changes its meaning. Times are RFC 3339 in UTC, sizes are
+// bytes, durations are Go duration strings such as "1.5s". Callers: httpapi (server), client, cli.
+package api
+
+import (
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// Receipt says where an accepted event stands in the event log.
+type Receipt struct {
+	ID       string `json:"id"`
+	Source   string `json:"source"`
+	Position uint64 `json:"position"`
+	// Duplicate is true when this (source, id) was accepted before, inside the duplicate window:
+	// nothing was stored again and Position is that of the first acceptance.
+	Duplicate bool `json:"duplicate,omitempty"`
+}
+
+// Receipts is the body of a 202 answer to a publish request, in the order of the request's events.
+type Receipts struct {
+	Receipts []Receipt `json:"receipts"`
+}
+
+// Problem is an RFC 9457 problem document, the body of every error answer.
+type Problem struct {
+	Type      string       `json:"type"`
+	Title     string       `json:"title"`
+	Status    int          `json:"status"`
+	Detail    string       `json:"detail,omitempty"`
+	Instance  string       `json:"instance,omitempty"`
+	Code      string       `json:"code"`
+	Hint      string       `json:"hint,omitempty"`
+	Reference string       `json:"reference,omitempty"`
+	Errors    []FieldError `json:"errors,omitempty"`
+	Policies  []string     `json:"policies,omitempty"`
+}
+
+// FieldError names one fault inside the request: by JSON pointer, or by file, line and column.
+type FieldError struct {
+	Pointer string `json:"pointer,omitempty"`
+	File    string `json:"file,omitempty"`
+	Line    int    `json:"line,omitempty"`
+	Column  int    `json:"column,omitempty"`
+	// Source is the line the fault is in, and Length how many characters of it are marked.
+	Source string `json:"source,omitempty"`
+	Length int    `json:"length,omitempty"`
+	Detail string `json:"detail"`
+}
+
+// EventState is where an accepted event stands: pending, done or dead.
+type EventState string
+
+// The states of an event. An event is done when every delivery of it is done (or none matched),
+// dead when at least one delivery is a dead letter and none is pending.
+const (
+	StatePending EventState = "pending"
+	StateDone    EventState = "done"
+	StateDead    EventState = "dead"
+)
+
+// Event is one accepted event and its way: what happened to it, and when.
+type Event struct {
+	ID              string            `json:"id"`
+	Source          string            `json:"source"`
+	Type            string            `json:"type"`
+	Subject         string            `json:"subject,omitempty"`
+	Time            *time.Time        `json:"time,omitempty"`
+	DataContentType string            `json:"datacontenttype,omitempty"`
+	Extensions      map[string]string `json:"extensions,omitempty"`
+	Size            int               `json:"size"`
+	Position        uint64            `json:"position"`
+	AcceptedAt      time.Time         `json:"accepted_at"`
+	Principal       string            `json:"principal"`
+	State           EventState        `json:"state"`
+	Deliveries      []Delivery        `json:"deliveries,omitempty"`
+	// Data is present only when the caller asked for it and may read it: JSON data as it was
+	// accepted, anything else in DataBase64.
+	Data       jsontext.Value `json:"data,omitempty"`
+	DataBase64 []byte         `json:"data_base64,omitempty"`
+}
+
+// Delivery is the handing of one event to one function through one subscription.
+type Delivery struct {
+	Subscription string     `json:"subscription,omitempty"`
+	Function     string     `json:"function"`
+	Revision     int        `json:"revision,omitzero"`
+	State        EventState `json:"state"`
+	Attempts     []Attempt  `json:"attempts,omitempty"`
+	// NextAttempt is when a failed delivery is tried again.
+	NextAttempt *time.Time `json:"next_attempt,omitempty"`
+}
+
+// Attempt is one try at a delivery.
+type Attempt struct {
+	Number   int       `json:"number"`
+	Started  time.Time `json:"started"`
+	Finished time.Time `json:"finished"`
+	// Code and Error are empty when the attempt succeeded.
+	Code  string `json:"code,omitempty"`
+	Error string `json:"error,omitempty"`
+	// Emitted are the ids of the events the function returned, accepted in turn.
+	Emitted []string `json:"emitted,omitempty"`
+}
+
+// EventList is one page of events, newest first.
+type EventList struct {
+	Events []Event `json:"events"`
+	Cursor string  `json:"cursor,omitempty"`
+}
+
+// DeadLetter is a delivery that used up its attempts.
+type DeadLetter struct {
+	ID           string    `json:"id"`
+	EventID      string    `json:"event_id"`
+	Source       string    `json:"source"`
+	Type         string    `json:"type"`
+	Subscription string    `json:"subscription,omitempty"`
+	Function     string    `json:"function"`
+	Reason       string    `json:"reason"`
+	Attempts     int       `json:"attempts"`
+	FirstError   string    `json:"first_error"`
+	LastError    string    `json:"last_error"`
+	FirstAttempt time.Time `json:"first_attempt"`
+	DeadAt       time.Time `json:"dead_at"`
+	Position     uint64    `json:"position"`
+	// Event is present in the answer to a get, not in a list.
+	Event *Event `json:"event,omitempty"`
+}
+
+// DeadLetterList is one page of dead letters, newest first.
+type DeadLetterList struct {
+	DeadLetters []DeadLetter `json:"dead_letters"`
+	Cursor      string       `json:"cursor,omitempty"`
+}
+
+// DeadLetterSelection names the dead letters an action is for: by id, or by subscription, or all.
+// Exactly one of the three is set.
+type DeadLetterSelection struct {
+	IDs          []string `json:"ids,omitempty"`
+	Subscription string   `json:"subscription,omitempty"`
+	All          bool     `json:"all,omitempty"`
+	DryRun       bool     `json:"dry_run,omitempty"`
+}
+
+// DeadLetterResult lists the dead letters an action was (or, dry, would be) done to.
+type DeadLetterResult struct {
+	IDs    []string `json:"ids"`
+	DryRun bool     `json:"dry_run,omitempty"`
+}
+
+// Bundle is an app as it is sent to the server: the manifest's text and everything it names.
+type Bundle struct {
+	// Manifest is the text of app.toml, byte for byte.
+	Manifest string `json:"manifest"`
+	// Modules holds, by function name, what the function runs.
+	Modules map[string]Module `json:"modules"`
+	// Schemas holds, by the path the manifest gives, the JSON Schema texts.
+	Schemas map[string]string `json:"schemas,omitempty"`
+}
+
+// ModuleKind says how Module.Code is to be run.
+type ModuleKind string
+
+// The kinds of module.
+const (
+	// ModuleScript is one bundled JavaScript file in ES module form.
+	ModuleScript ModuleKind = "script"
+	// ModuleWasm is a WebAssembly binary: a reactor or a WASI command.
+	ModuleWasm ModuleKind = "wasm"
+)
+
+// Module is the code of one function.
+type Module struct {
+	Kind ModuleKind `json:"kind"`
+	Code []byte     `json:"code"`
+	// SourceMap is the source map (version 3) of a bundled script, so that errors name the
+	// author's own file and line.
+	SourceMap []byte `json:"source_map,omitempty"`
+}
+
+// Plan is what applying a bundle changes.
+type Plan struct {
+	App      string   `json:"app"`
+	Revision int      `json:"revision"`
+	Changes  []Change `json:"changes"`
+	Applied  bool     `json:"applied"`
+}
+
+// ChangeAction is what happens to one resource of an app.
+type ChangeAction string
+
+// The actions of a change.
+const (
+	ActionCreate ChangeAction = "create"
+	ActionUpdate ChangeAction = "update"
+	ActionDelete ChangeAction = "delete"
+)
+
+// Change is one line of a plan.
+type Change struct {
+	Action ChangeAction `json:"action"`
+	// Kind is "function", "subscription" or "event type".
+	Kind string `json:"kind"`
+	Name string `json:"name"`
+	// Detail says in words what differs, empty for create and delete.
+	Detail string `json:"detail,omitempty"`
+}
+
+// Function is a deployed function.
+type Function struct {
+	Name      string    `json:"name"`
+	App       string    `json:"app"`
+	Revision  int       `json:"revision"`
+	Kind      string    `json:"kind"` // "javascript", "reactor" or "command"
+	Digest    string    `json:"digest"`
+	Memory    int64     `json:"memory_bytes"`
+	Timeout   string    `json:"timeout"`
+	Publishes []string  `json:"publishes,omitempty"`
+	Deployed  time.Time `json:"deployed"`
+	By        string    `json:"deployed_by"`
+}
+
+// FunctionList is all functions of a namespace by name.
+type FunctionList struct {
+	Functions []Function `json:"functions"`
+}
+
+// Usage is what functions used in a period. Hours (UTC) are counted whole.
+type Usage struct {
+	Since time.Time   `json:"since"`
+	Until time.Time   `json:"until"`
+	Lines []UsageLine `json:"lines"` // most processor time first
+	Total UsageLine   `json:"total"`
+}
+
+// UsageLine is one line of a statement of usage. Durations are seconds, sizes bytes.
+type UsageLine struct {
+	Function  string `json:"function,omitempty"`
+	Revision  int    `json:"revision,omitzero"`
+	Principal string `json:"principal,omitempty"` // that published the event
+
+	Invocations int64 `json:"invocations"`
+	Done        int64 `json:"done"`
+	Failed      int64 `json:"failed"` // and attempted again
+	Dead        int64 `json:"dead"`
+	Cold        int64 `json:"cold"` // for which an instance was made
+
+	Wall       float64 `json:"wall_seconds"`
+	CPU        float64 `json:"cpu_seconds"`
+	GBSeconds  float64 `json:"gb_seconds"` // peak memory of each invocation times its time; 1 GB is 10^9 bytes
+	MemoryPeak int64   `json:"memory_peak_bytes"`
+	BytesIn    int64   `json:"bytes_in"`
+	BytesOut   int64   `json:"bytes_out"`
+	// P50, P95 and P99 are exact to a factor of 2.
+	P50 float64 `json:"p50_seconds"`
+	P95 float64 `json:"p95_seconds"`
+	P99 float64 `json:"p99_seconds"`
+}
+
+// Subscription is a deployed subscription and how far it is.
+type Subscription struct {
+	Name     string `json:"name"`
+	App      string `json:"app"`
+	Function string `json:"function"`
+	Filter   Filter `json:"filter"`
+	When     string `json:"when,omitempty"`
+	Retry    Retry  `json:"retry"`
+	Paused   bool   `json:"paused"`
+	Pending  int64  `json:"pending"`
+	Done     int64  `json:"done"`
+	Dead     int64  `json:"dead"`
+}
+
+// Filter is a predicate on attributes: each value is exact, "prefix*" or "*suffix"; empty is any.
+type Filter struct {
+	Type    string `json:"type,omitempty"`
+	Source  string `json:"source,omitempty"`
+	Subject string `json:"subject,omitempty"`
+}
+
+// Retry bounds the attempts at a delivery.
+type Retry struct {
+	Attempts   int    `json:"attempts"`
+	Backoff    string `json:"backoff"`
+	MaxBackoff string `json:"max_backoff"`
+	MaxAge     string `json:"max_age"`
+}
+
+// SubscriptionList is all subscriptions of a namespace by name.
+type SubscriptionList struct {
+	Subscriptions []Subscription `json:"subscriptions"`
+}
+
+// LogLine is one line of the function logs.
+type LogLine struct {
+	Time     time.Time `json:"time"`
+	Function string    `json:"function"`
+	Revision int       `json:"revision"`
+	EventID  string    `json:"event_id"`
+	Attempt  int       `json:"attempt"`
+	Level    string    `json:"level"` // debug, info, warn, error
+	Message  string    `json:"message"`
+}
+
+// TokenRequest asks for a new token.
+type TokenRequest struct {
+	Role       string   `json:"role"` // operator, developer, publisher, reader
+	Namespace  string   `json:"namespace,omitempty"`
+	EventTypes []string `json:"event_types,omitempty"`
+	// ExpiresIn is a Go duration string; empty takes the server's default of 90 days.
+	ExpiresIn   string `json:"expires_in,omitempty"`
+	Description string `json:"description,omitempty"`
+}
+
+// Token is a token as the server knows it: never its secret.
+type Token struct {
+	ID          string     `json:"id"`
+	Role        string     `json:"role"`
+	Namespace   string     `json:"namespace,omitempty"`
+	EventTypes  []string   `json:"event_types,omitempty"`
+	Description string     `json:"description,omitempty"`
+	Created     time.Time  `json:"created"`
+	CreatedBy   string     `json:"created_by,omitempty"`
+	Expires     time.Time  `json:"expires"`
+	Revoked     *time.Time `json:"revoked,omitempty"`
+}
+
+// NewToken is the answer to a TokenRequest: the one time the token's text is shown.
+type NewToken struct {
+	Token
+	Text string `json:"token"`
+}
+
+// TokenList is all tokens the caller may see.
+type TokenList struct {
+	Tokens []Token `json:"tokens"`
+}
+
+// Status is the state of the server and of the namespaces the caller may see.
+type Status struct {
+	Version    string            `json:"version"`
+	Mode       string            `json:"mode"` // "dev" or "server"
+	Started    time.Time         `json:"started"`
+	Ready      bool              `json:"ready"`
+	Reason     string            `json:"reason,omitempty"` // why not ready
+	DataDir    string            `json:"data_dir,omitempty"`
+	DiskFree   int64             `json:"disk_free_bytes"`
+	Resident   int64             `json:"resident_bytes"`
+	Cells      *CellStatus       `json:"cells,omitempty"`
+	Namespaces []NamespaceStatus `json:"namespaces"`
+}
+
+// CellStatus says where functions run.
+type CellStatus struct {
+	// SecondWall is "on" or "required" when they run in worker processes, "off" when in the server's own.
+	SecondWall string `json:"second_wall"`
+	// Worker is the process id of the worker, 0 while there is none.
+	Worker int `json:"worker,omitempty"`
+	// Lost counts the workers that ended by a fault.
+	Lost int64 `json:"lost_workers"`
+	// Walls are those around a worker.
+	Walls []Wall `json:"walls,omitempty"`
+	// Reset is how the memory of a function is put back after an event: "tracked", "copy-on-write" or
+	// "copy". ResetWhy says why it is not done better; it is empty when it is "tracked".
+	Reset    string `json:"reset"`
+	ResetWhy string `json:"reset_why,omitempty"`
+}
+
+// Wall is one of the walls around a worker process.
+type Wall struct {
+	Name   string `json:"name"`
+	Stands bool   `json:"stands"`
+	// Detail says what it holds, or why it does not stand.
+	Detail string `json:"detail"`
+}
+
+// NamespaceStatus is the balance of one namespace: Accepted = Done + Dead + Pending at any moment,
+// counted in events.
+type NamespaceStatus struct {
+	Name          string `json:"name"`
+	Accepted      int64  `json:"accepted"`
+	Done          int64  `json:"done"`
+	Dead          int64  `json:"dead"`
+	Pending       int64  `json:"pending"`
+	FirstPosition uint64 `json:"first_position"`
+	LastPosition  uint64 `json:"last_position"`
+	StoredBytes   int64  `json:"stored_bytes"`
+	Functions     int    `json:"functions"`
+	Subscriptions int    `json:"subscriptions"`
+	DeadLetters   int64  `json:"dead_letters"`
+}
+
+// Ready is the content of the file that --ready-file names.
+type Ready struct {
+	URL       string `json:"url"`
+	CAFile    string `json:"ca_file"`
+	TokenFile string `json:"token_file"`
+}

@@ -1,0 +1,50 @@
+package client
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"time"
+
+	"sallyport/api"
+)
+
+// CreateToken makes a token.
+func (c *Client) CreateToken(ctx context.Context, req api.TokenRequest) (*api.NewToken, error) {
+	return post[api.NewToken](ctx, c, nil, "/v1/tokens", req)
+}
+
+// Tokens lists all tokens.
+func (c *Client) Tokens(ctx context.Context) (*api.TokenList, error) {
+	return get[api.TokenList](ctx, c, nil, "/v1/tokens")
+}
+
+// RevokeToken ends a token.
+func (c *Client) RevokeToken(ctx context.Context, id string) error {
+	resp, err := c.do(ctx, request{method: http.MethodDelete, path: "/v1/tokens/" + segment(id)})
+	if err != nil {
+		return err
+	}
+	closeBody(resp)
+	return nil
+}
+
+// Status returns the state of the server and of the namespaces that the token may see.
+func (c *Client) Status(ctx context.Context) (*api.Status, error) {
+	return get[api.Status](ctx, c, nil, "/v1/status")
+}
+
+// Health returns the server's clock, to the second, or an error when it does not answer. It works with any
+// token and without one.
+func (c *Client) Health(ctx context.Context) (time.Time, error) {
+	resp, err := c.do(ctx, request{method: http.MethodGet, path: "/healthz"})
+	if err != nil {
+		return time.Time{}, err
+	}
+	defer closeBody(resp)
+	at, err := http.ParseTime(resp.Header.Get("Date"))
+	if err != nil {
+		return time.Time{}, fmt.Errorf("read the server's clock: %w", err)
+	}
+	return at, nil
+}

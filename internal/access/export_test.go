@@ -1,0 +1,7 @@
+package access
+
+// The bounds that tests go past.
+const (
+	MaxTokens     = maxTokens
+	MaxRemembered = maxRemembered
+)

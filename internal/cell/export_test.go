@@ -1,0 +1,10 @@
+package cell
+
+// ReencodeTemplate parses b as a template without a base and encodes it again.
+func ReencodeTemplate(b []byte) ([]byte, error) {
+	t, err := parseTemplate(b, nil)
+	if err != nil {
+		return nil, err
+	}
+	return t.append(nil), nil
+}

@@ -1,0 +1,123 @@
+package cell
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"sallyport/internal/ident"
+)
+
+// The kinds of function, as users see them.
+const (
+	KindJavaScript = "javascript"
+	KindReactor    = "reactor"
+	KindCommand    = "command"
+)
+
+// The levels of a log line.
+const (
+	LevelDebug = "debug"
+	LevelInfo  = "info"
+	LevelWarn  = "warn"
+	LevelError = "error"
+)
+
+// Function is a loaded module with limits. It is safe for concurrent use: every Invoke has an
+// instance to itself. Close it when it is no longer invoked, to give back the compiled code.
+type Function struct {
+	name   string
+	kind   string
+	module *module
+	guest  guest
+	limits Limits
+	engine *Engine
+	once   sync.Once
+	// held is what Resident counts besides the template.
+	held int64
+	// template is set by Load and never changed; nil when instances are made anew for each event.
+	template *template
+
+	idle   []*instance // that wait for an event, the last to run at the end; guarded by engine.idle.mu
+	closed bool        // guarded by engine.idle.mu
+}
+
+// Kind returns what sort of module it is: KindJavaScript, KindReactor or KindCommand.
+func (f *Function) Kind() string { return f.kind }
+
+// Limits returns the limits it was loaded with.
+func (f *Function) Limits() Limits { return f.limits }
+
+// codeFactor is how much memory the compiled code of a module takes, as a multiple of the module: a Go
+// module of 3 MB took 18 MB.
+const codeFactor = 6
+
+// Resident returns about how much memory the function takes while no instance of it waits, in bytes:
+// its template, and the compiled code of a module, although other functions may share that.
+func (f *Function) Resident() int64 {
+	const fixed = 4 << 10
+	bytes := int64(fixed) + f.held
+	if f.template != nil {
+		bytes += f.template.image.Bytes()
+	}
+	return bytes
+}
+
+// Close releases the compiled code; the last function of a module frees it. It is idempotent and
+// MUST NOT be called while an Invoke of this function is running.
+func (f *Function) Close(ctx context.Context) error {
+	var err error
+	f.once.Do(func() {
+		f.engine.idle.drop(ctx, f)
+		err = f.engine.release(ctx, f.module)
+	})
+	return err
+}
+
+// Input is one event for a function.
+type Input struct {
+	// Event is the event in the JSON format of CloudEvents.
+	Event []byte
+	// EventID is the event's id, which the guest finds in its context too.
+	EventID string
+	// Attempt counts the tries at this delivery from 1.
+	Attempt int
+	// Log receives each line the function logs, from the goroutine of Invoke; nil drops them.
+	Log func(level, message string)
+}
+
+// Result is what a function made of an event.
+type Result struct {
+	// Reply is the value a synchronous caller gets; empty when there is none.
+	Reply jsontext.Value
+	// Events are to be published, in this order.
+	Events []Emitted
+}
+
+// Emitted is an event a function returned. Its type is well formed; whether the function may
+// publish it, and whether its data fits the schema, is for others to decide.
+type Emitted struct {
+	Type    ident.EventType
+	ID      string // empty: the platform makes one
+	Subject string
+	// Data is one JSON value; when it is empty, DataBase64 holds binary data, or there is none.
+	Data            jsontext.Value
+	DataContentType string
+	DataBase64      []byte
+}
+
+// Usage is what an invocation cost.
+type Usage struct {
+	// Duration is the wall time from the request for an instance to the result.
+	Duration time.Duration
+	// CPU is the processor time of it.
+	CPU time.Duration
+	// MemoryPeak is the most linear memory the instance held, in bytes.
+	MemoryPeak int64
+	// Cold is true when the instance was made for this event, and false when it had served others.
+	Cold bool
+	// BytesIn is the length of the event, and BytesOut that of the result and of what was logged.
+	BytesIn, BytesOut int64
+}

@@ -1,0 +1,130 @@
+// One event: how a handler is called, and what becomes of what it returns or throws.
+(function (host, world) {
+  "use strict";
+  const { stringify } = JSON;
+  const { isArray } = Array;
+  const { freeze } = Object;
+  const { then } = Promise.prototype;
+  const toString = String;
+  const { textOf, forgetTime, forgetSeed } = world;
+
+  class Fail extends Error {
+    constructor(message, options) {
+      super(message, options);
+      if (options?.retry !== undefined) this.retry = options.retry;
+      if (options?.retryAfter !== undefined) this.retryAfter = options.retryAfter;
+    }
+  }
+  world.define({ name: "Fail" }, Fail.prototype);
+
+  // failureOf describes whatever was thrown, which may be hostile: a getter that throws, a proxy.
+  function failureOf(thrown) {
+    const failure = { message: "the function threw a value without a message" };
+    try {
+      if (typeof thrown !== "object" || thrown === null) {
+        failure.message = toString(thrown);
+        return failure;
+      }
+      const { name, message, stack, retry, retryAfter } = thrown;
+      failure.message = typeof message === "string" ? message : textOf(thrown);
+      if (typeof name === "string" && name !== "" && name !== "Error" && name !== "Fail") {
+        failure.message = `${name}: ${failure.message}`;
+      }
+      if (typeof stack === "string") failure.stack = stack;
+      if (typeof retry === "boolean") failure.retry = retry;
+      if (typeof retryAfter === "number" && retryAfter > 0) failure.retry_after_seconds = Math.min(retryAfter, 1e9);
+    } catch {
+      // What could be read of it must do.
+    }
+    // The host takes no lone surrogates.
+    failure.message = failure.message.toWellFormed();
+    failure.stack = failure.stack?.toWellFormed();
+    return failure;
+  }
+
+  const failed = (thrown) => stringify({ error: failureOf(thrown) });
+
+  let handler;
+  let events = null; // that were published, once some were
+
+  function wireEvent(event) {
+    if (typeof event !== "object" || event === null || typeof event.type !== "string") {
+      throw new TypeError("an event to publish needs a type: return an array of { type, data } to publish events, and any other value to reply");
+    }
+    const { type, id, subject, data, datacontenttype } = event;
+    const wire = { type, id, subject, datacontenttype };
+    if (data instanceof ArrayBuffer || ArrayBuffer.isView(data)) wire.data_base64 = world.bytesOf(data).toBase64();
+    else wire.data = data;
+    return wire;
+  }
+
+  function publish(type, data, options) {
+    (events ??= []).push(wireEvent({ ...options, type, data }));
+  }
+
+  // resultOf returns the JSON of a result: { reply, events }.
+  function resultOf(value) {
+    let reply;
+    if (isArray(value)) {
+      events ??= [];
+      for (const event of value) events.push(wireEvent(event));
+    } else if (value !== undefined) {
+      if (typeof value === "function" || typeof value === "symbol") throw new TypeError(`a ${typeof value} cannot be a reply`);
+      reply = stringify(value);
+    }
+    if (events !== null) return stringify(reply === undefined ? { events } : { reply: value, events });
+    return reply === undefined ? "{}" : `{"reply":${reply}}`;
+  }
+
+  // ctx is one object for every event: an instance sees one event only. What is rarely used is
+  // asked for when it is.
+  const ctx = freeze({
+    __proto__: null,
+    get attempt() { return host.attempt(); },
+    get deadline() { return Number(host.deadline()); },
+    log: world.log,
+    publish,
+    Fail,
+  });
+
+  const fail = (thrown) => host.done(failed(thrown));
+  const succeed = (value) => {
+    let result;
+    try {
+      result = resultOf(value);
+    } catch (thrown) {
+      return fail(thrown);
+    }
+    host.done(result);
+  };
+
+  return [
+    // use takes the script's namespace object and returns whether there is a handler. What comes after it is
+    // an event's.
+    (namespace) => {
+      forgetSeed();
+      forgetTime();
+      handler = namespace.default;
+      return typeof handler === "function" ? 1 : 0;
+    },
+    // handle begins to handle one event. It returns the result, or nothing: the end is a call of host.done
+    // then.
+    (event) => {
+      try {
+        if (typeof event.data_base64 === "string") {
+          event.data = Uint8Array.fromBase64(event.data_base64);
+          delete event.data_base64;
+        }
+        const value = handler(event, ctx);
+        if (typeof value !== "object" || value === null || typeof value.then !== "function") return resultOf(value);
+        if (value instanceof Promise) then.call(value, succeed, fail);
+        else then.call(Promise.resolve(value), succeed, fail);
+      } catch (thrown) {
+        return failed(thrown);
+      }
+    },
+    world.runTimer,
+    // describe returns the JSON of whatever was thrown outside handle.
+    (thrown) => stringify(failureOf(thrown)),
+  ];
+})

@@ -1,0 +1,126 @@
+package wall
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sallyport/internal/cell"
+)
+
+// Fake is a worker that a test plays, in this process: what it says is written to Conn, and to the
+// lanes, as it is.
+type Fake struct {
+	Conn  *os.File
+	Lanes []*os.File
+}
+
+// Greet says what an honest worker says first.
+func (f Fake) Greet() error {
+	text := `{"walls":[],"namespaces":[],"reset":"copy"}`
+	_, err := f.Conn.Write(end(append(begin(nil, kindHello, 0), text...), 0))
+	return err
+}
+
+// Serve serves as an honest worker does, with an engine.
+func (f Fake) Serve(ctx context.Context, e *cell.Engine) error {
+	return serve(ctx, newReader(f.Conn, readBuffer), newPacker(f.Conn), f.Lanes, e)
+}
+
+// NewWithFakes returns an engine whose workers are played: each start calls play with the next number
+// from 0 in a goroutine of its own, and the worker ends when play returns.
+func NewWithFakes(ctx context.Context, lanes int, grace time.Duration, log *slog.Logger, play func(n int, f Fake)) (*Engine, error) {
+	var next atomic.Int64
+	return build(ctx, Config{Logger: log, Lanes: lanes, Grace: grace}, func(lanes int) (*process, error) {
+		n := int(next.Add(1)) - 1
+		p := &process{exited: make(chan struct{}), pid: 1000 + n, how: "played to its end"}
+		f := Fake{}
+		for i := range 1 + lanes {
+			pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+			if err != nil {
+				return nil, fmt.Errorf("make a socket pair: %w", err)
+			}
+			ours, theirs := os.NewFile(uintptr(pair[0]), "ours"), os.NewFile(uintptr(pair[1]), "theirs")
+			if i == 0 {
+				p.conn, f.Conn = ours, theirs
+			} else {
+				p.lanes, f.Lanes = append(p.lanes, ours), append(f.Lanes, theirs)
+			}
+		}
+		p.kill = func() { closeAll(append(f.Lanes, f.Conn)) }
+		go func() {
+			play(n, f)
+			p.kill()
+			close(p.exited)
+		}()
+		return p, nil
+	})
+}
+
+// The frames, for tests that write or read them as a peer would.
+const (
+	KindHello, KindLoaded, KindRefused, KindLog = uint8(kindHello), uint8(kindLoaded), uint8(kindRefused), uint8(kindLog)
+	KindDone, KindFailed, KindLoad, KindInvoke  = uint8(kindDone), uint8(kindFailed), uint8(kindLoad), uint8(kindInvoke)
+	KindCancel                                  = uint8(kindCancel)
+)
+
+// Frame returns the bytes of a frame.
+func Frame(k uint8, id uint64, body []byte) []byte {
+	return end(append(begin(nil, kind(k), id), body...), 0)
+}
+
+// Reader reads frames of any kind.
+type Reader struct{ r reader }
+
+// NewReader returns a Reader.
+func NewReader(f *os.File) Reader { return Reader{newReader(f, readBuffer)} }
+
+// Next returns the next frame.
+func (r Reader) Next() (k uint8, id uint64, body []byte, err error) {
+	f, err := r.r.next(func(kind, uint64) (int, error) { return maxLoad, nil })
+	return uint8(f.kind), f.id, f.body, err
+}
+
+// LoadedBody is the body of a loaded frame.
+func LoadedBody(k string) []byte { return encodeLoaded(nil, 0, loaded{kind: k})[headBytes:] }
+
+// DoneBody is the body of a done frame.
+func DoneBody(u cell.Usage, r cell.Result) []byte { return encodeDone(nil, 0, u, r)[headBytes:] }
+
+// FailedBody is the body of a failed frame.
+func FailedBody(u cell.Usage, err error) []byte { return encodeFailed(nil, 0, u, err)[headBytes:] }
+
+// LogBody is the body of a log frame.
+func LogBody(level, message string) []byte { return encodeLog(nil, 0, level, message)[headBytes:] }
+
+// The decoders of what a worker says.
+var (
+	DecodeDone    = decodeDone
+	DecodeFailed  = decodeFailed
+	DecodeRefused = decodeRefused
+	DecodeLog     = decodeLog
+	DecodeLoaded  = decodeLoaded
+	DecodeLoad    = decodeLoad
+	DecodeInvoke  = decodeInvoke
+)
+
+// ErrProtocol is in the errors of the decoders.
+var ErrProtocol = errProtocol
+
+// LoadBody is the body of a load frame.
+func LoadBody(function uint64, spec cell.Spec, l cell.Limits) []byte {
+	return encodeLoad(nil, 0, function, spec, l)[headBytes:]
+}
+
+// InvokeBody is the body of an invoke frame.
+func InvokeBody(function uint64, in cell.Input) []byte {
+	return encodeInvoke(nil, 0, function, in)[headBytes:]
+}
+
+// SeatsAlone is how many invocations run alone at the same time.
+const SeatsAlone = seatsAlone

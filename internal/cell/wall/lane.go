@@ -1,0 +1,155 @@
+package wall
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"sallyport/internal/cell"
+)
+
+// A lane is a socket pair of its own that carries one invocation at a time: the event there, the log
+// and the result back. On both sides one thread waits in the kernel, not in Go's poller, and does with
+// what comes what there is to do. So no invocation is handed from one goroutine to another, and none wakes a scheduler for
+// nothing, which costs more than what it is about. When all lanes are taken, invocations share the one
+// socket that everything else goes through.
+
+// laneBuffer is read at once: most events and results fit.
+const laneBuffer = 8 << 10
+
+// lane is the server's end.
+type lane struct {
+	conn io.ReadWriteCloser
+	in   reader
+	out  []byte
+	// overdue is when the answer that is waited for is overdue, in Unix nanoseconds; 0 when none is.
+	overdue atomic.Int64
+}
+
+func newLane(conn io.ReadWriteCloser) *lane {
+	return &lane{conn: conn, in: newReader(conn, laneBuffer)}
+}
+
+// takeLane returns a free lane, the last that was used first, or nil.
+func (l *link) takeLane() (*lane, uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := len(l.free)
+	if l.err != nil || n == 0 {
+		return nil, 0
+	}
+	ln := l.free[n-1]
+	l.free = l.free[:n-1]
+	l.next++
+	return ln, l.next
+}
+
+func (l *link) leaveLane(ln *lane) {
+	ln.overdue.Store(0)
+	if cap(ln.out) > keptBuffer {
+		ln.out = nil
+	}
+	l.mu.Lock()
+	l.free = append(l.free, ln)
+	l.mu.Unlock()
+}
+
+// alongLane has the worker handle one event that goes through a lane. After an error the lane is not
+// used again: the link has failed.
+func (l *link) alongLane(ctx context.Context, ln *lane, id uint64, f *Function, in cell.Input) (*frame, error) {
+	ln.overdue.Store(time.Now().Add(f.limits.Timeout + l.grace).UnixNano())
+	ln.out = encodeInvoke(ln.out[:0], id, f.id, in)
+	if _, err := ln.conn.Write(ln.out); err != nil {
+		return nil, l.lost(fmt.Errorf("write to the worker: %w", err))
+	}
+	stop := context.AfterFunc(ctx, func() { l.cancel(id) })
+	defer stop()
+	left := f.limits.LogBytes + lineRoom
+	for {
+		answer, err := ln.in.next(func(k kind, of uint64) (int, error) { return mostAlong(k, of, id, f.limits) })
+		if err != nil {
+			return nil, l.lost(err)
+		}
+		if answer.kind != kindLog {
+			l.leaveLane(ln)
+			return &answer, nil
+		}
+		level, message, err := decodeLog(answer.body)
+		if left -= len(message) + lineCost; err == nil && left < 0 {
+			err = broken("an invocation logged more than its limit")
+		}
+		if err != nil {
+			return nil, l.lost(err)
+		}
+		if in.Log != nil {
+			in.Log(level, message)
+		}
+	}
+}
+
+// mostAlong says how long a frame on a lane may be, on which id is handled.
+func mostAlong(k kind, of, id uint64, limits cell.Limits) (int, error) {
+	if of != id {
+		return 0, broken("a frame of kind %d is about %d on the lane of %d", k, of, id)
+	}
+	switch k {
+	case kindLog:
+		return 1 + maxLine, nil
+	case kindDone:
+		return doneBytes(limits), nil
+	case kindFailed:
+		return maxFailure, nil
+	}
+	return 0, broken("a frame of kind %d is on a lane", k)
+}
+
+// lost fails the link and says so.
+func (l *link) lost(err error) error {
+	l.fail(err)
+	return &lostError{l.cause()}
+}
+
+// along is the worker's end of a lane: it handles one invocation after the other, until the server is gone.
+func (w *worker) along(ctx context.Context, conn *os.File) {
+	in := newReader(conn, laneBuffer)
+	var out []byte
+	for {
+		f, err := in.next(func(k kind, _ uint64) (int, error) {
+			if k != kindInvoke {
+				return 0, broken("a frame of kind %d is on a lane", k)
+			}
+			return mostAsked(k, 0)
+		})
+		if errors.Is(err, errProtocol) {
+			panic("BUG: the server broke the protocol: " + err.Error())
+		}
+		if err != nil {
+			return
+		}
+		fn, input, err := w.asked(f)
+		if err != nil {
+			panic("BUG: the server broke the protocol: " + err.Error())
+		}
+		input.Log = func(level, message string) {
+			_, _ = conn.Write(encodeLog(nil, f.id, level, message)) // the result meets the same error
+		}
+		call, cancel := w.enter(ctx, f.id)
+		result, usage, failure := fn.Invoke(call, input)
+		w.leave(f.id, cancel)
+		if failure != nil {
+			out = encodeFailed(out[:0], f.id, usage, failure)
+		} else {
+			out = encodeDone(out[:0], f.id, usage, result)
+		}
+		if _, err := conn.Write(out); err != nil {
+			return
+		}
+		if cap(out) > keptBuffer {
+			out = nil
+		}
+	}
+}

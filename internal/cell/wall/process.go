@@ -1,0 +1,50 @@
+package wall
+
+import (
+	"bufio"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+)
+
+// process is a worker process.
+type process struct {
+	conn  *os.File // our end of the socket pair
+	lanes []*os.File
+	pid   int
+	// kill ends it at once; exited is closed when it has ended, and how says how.
+	kill   func()
+	exited chan struct{}
+	how    string
+	talk   sync.WaitGroup // what it writes to stderr
+}
+
+// Bounds of what a worker may say on stderr: a Go program that panics says a great deal.
+const (
+	maxTalkLine  = 1 << 10 // bytes of a line that are logged
+	maxTalkLines = 200     // in number; the rest is read and dropped
+)
+
+// relay logs what a worker writes to stderr, line by line.
+func relay(from io.Reader, log *slog.Logger) {
+	in := bufio.NewReaderSize(from, maxTalkLine)
+	for n := 0; ; {
+		text, more, err := in.ReadLine()
+		if err != nil {
+			return
+		}
+		if n++; n > maxTalkLines {
+			continue
+		}
+		log.Warn("a worker wrote", "line", strings.ToValidUTF8(string(text), "\uFFFD"), "cut", more)
+	}
+}
+
+// closeAll closes what holds nothing that could be lost.
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		_ = f.Close()
+	}
+}

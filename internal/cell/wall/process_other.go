@@ -1,0 +1,14 @@
+//go:build !linux
+
+package wall
+
+import (
+	"errors"
+	"log/slog"
+	"os"
+)
+
+func start(Config, int, *slog.Logger) (*process, error) { return nil, errors.ErrUnsupported }
+
+// Inherited fails: there are no worker processes here.
+func Inherited(int) (*os.File, []*os.File, error) { return nil, nil, errors.ErrUnsupported }

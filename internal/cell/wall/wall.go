@@ -1,0 +1,312 @@
+// Package wall is the second wall around functions: it runs cells in worker processes, so that whoever
+// breaks out of the sandbox engine stands in a process that has no keys, no files, no network, no
+// privileges, and a list of the system calls that it may make.
+//
+// An Engine has the methods of a cell.Engine, and so has a Function. A worker is this same program,
+// started anew with nothing but one end of a socket pair; package confine takes the rest from it. Frames
+// on the socket (frame.go) are packed: what waits is written at once (packer.go). The server's side
+// takes every byte from a worker for hostile (link.go, messages.go): what is too long, out of place or
+// malformed ends the worker.
+//
+// When a worker ends, by whatever cause, the invocations that ran in it run again, each alone in another
+// worker. One that ends this one too is the cause: it fails with cell.worker_lost, which is a failed
+// attempt, and its function runs alone from then on. All others lose time only.
+//
+// The package decides nothing about functions, retries nothing that a function did, and does not say
+// whether a wall may be missing. Callers: server (New, Main), deploy (Load), dispatch (Invoke).
+package wall
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sallyport/internal/cell"
+	"sallyport/internal/cell/wall/confine"
+	"sallyport/internal/problem"
+)
+
+// codeLost is the code of an invocation that ended its worker.
+const codeLost = "cell.worker_lost"
+
+// forgiveAfter is how many invocations a function that ended a worker has to finish alone, until it
+// runs beside others again: a worker can end for a cause outside of it.
+const forgiveAfter = 100
+
+const (
+	// lanesPerProcessor is how many invocations dispatch has running. Each lane is a socket pair, and at
+	// times a thread of the worker.
+	lanesPerProcessor = 16
+	// MaxLanes bounds the lanes.
+	MaxLanes = 128
+)
+
+// seatsAlone is how many invocations can run alone at the same time. Each has a process, which ends
+// when it was not needed for a while.
+const seatsAlone = 4
+
+// Config says how workers are started.
+type Config struct {
+	// Program and Args, its own name first, start a worker: a program that calls Main with the file
+	// that Inherited returns.
+	Program string
+	Args    []string
+	// Lanes is how many invocations have a socket to themselves. It is the last argument of the worker.
+	Lanes int
+	// Grace is how long the answer to an invocation may take beyond the function's timeout. It is to be
+	// long enough for a machine that is busy with compiling: a worker that takes longer is stuck, and ended.
+	Grace  time.Duration
+	Logger *slog.Logger
+}
+
+// Default returns the configuration that starts this very program with args, as it was started
+// itself: its file may have been replaced since.
+func Default(args ...string) Config {
+	return Config{
+		Program: "/proc/self/exe", Args: append([]string{os.Args[0]}, args...), Lanes: min(lanesPerProcessor*runtime.GOMAXPROCS(0), MaxLanes), Grace: 15 * time.Second,
+	}
+}
+
+// Validate reports every fault of c.
+func (c Config) Validate() error {
+	if c.Program == "" || len(c.Args) == 0 {
+		return errors.New("there is no program to start, or no name for it")
+	}
+	if c.Lanes < 0 || c.Lanes > MaxLanes {
+		return fmt.Errorf("lanes is %d, want 0 to %d", c.Lanes, MaxLanes)
+	}
+	if c.Grace <= 0 {
+		return fmt.Errorf("grace is %s, want more than 0", c.Grace)
+	}
+	return nil
+}
+
+// Engine runs functions in workers. It is safe for concurrent use.
+type Engine struct {
+	main *seat
+	// alone are the seats of workers in which one invocation runs at a time. turns has one entry for each in
+	// which none does, and free holds those, the last used last: it is likely to have a worker.
+	alone []*seat
+	turns chan struct{}
+	mu    sync.Mutex
+	free  []*seat
+	next  atomic.Uint64
+	log   *slog.Logger
+	stop  context.CancelFunc
+}
+
+// State is what an engine tells of itself.
+type State struct {
+	// PID is that of the worker, 0 while there is none.
+	PID   int
+	Walls []confine.Wall
+	// Restarts counts the workers that ended without being told to.
+	Restarts int64
+	// Reset is how the memories of guests are reset, and ResetWhy why it is not done better.
+	Reset, ResetWhy string
+}
+
+// Missing returns the walls that do not stand.
+func (s State) Missing() []confine.Wall {
+	var out []confine.Wall
+	for _, w := range s.Walls {
+		if !w.Stands {
+			out = append(out, w)
+		}
+	}
+	return out
+}
+
+// New starts a worker and returns the engine that runs functions in it.
+func New(ctx context.Context, cfg Config) (*Engine, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("configure workers: %w", err)
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	return build(ctx, cfg, func(lanes int) (*process, error) { return start(cfg, lanes, cfg.Logger) })
+}
+
+func build(ctx context.Context, cfg Config, start func(lanes int) (*process, error)) (*Engine, error) {
+	life, stop := context.WithCancel(context.WithoutCancel(ctx))
+	e := &Engine{turns: make(chan struct{}, seatsAlone), log: cfg.Logger, stop: stop}
+	e.main = newSeat(life, "main", true, func() (*process, error) { return start(cfg.Lanes) }, cfg)
+	for range seatsAlone {
+		s := newSeat(life, "alone", false, func() (*process, error) { return start(min(cfg.Lanes, 1)) }, cfg)
+		e.alone = append(e.alone, s)
+		e.giveBack(s)
+	}
+	if err := e.main.open(ctx); err != nil {
+		stop()
+		return nil, err
+	}
+	return e, nil
+}
+
+// State returns how the engine is.
+func (e *Engine) State() State {
+	s := e.main.state()
+	for _, a := range e.alone {
+		s.Restarts += a.restarts.Load()
+	}
+	return s
+}
+
+// Close ends the workers. It is idempotent. No Invoke may be running any more.
+func (e *Engine) Close(context.Context) error {
+	e.stop()
+	e.main.close()
+	for _, s := range e.alone {
+		s.close()
+	}
+	return nil
+}
+
+// Load has a worker validate and compile a module; see cell.Engine.
+func (e *Engine) Load(ctx context.Context, spec cell.Spec, limits cell.Limits) (*Function, error) {
+	if err := boundSpec(spec); err != nil {
+		return nil, err
+	}
+	f := &Function{id: e.next.Add(1), engine: e, spec: spec, limits: limits}
+	err := e.main.with(ctx, func(l *link) error { return f.learn(ctx, l) })
+	if _, lost := errors.AsType[*lostError](err); lost {
+		err = e.aside(ctx, func(l *link) error { return f.learn(ctx, l) })
+	}
+	if err != nil {
+		return nil, explain(err, spec.Name)
+	}
+	return f, nil
+}
+
+// boundSpec refuses what would not fit into a frame; the worker has closer limits of its own.
+func boundSpec(spec cell.Spec) error {
+	if len(spec.Code) > cell.MaxModuleBytes || len(spec.SourceMap) > cell.MaxSourceMapBytes || len(spec.Name) > maxName {
+		return problem.New(problem.Unprocessable, "cell.module_too_large", "the module is %d bytes long, its source map %d; the limits are %d and %d",
+			len(spec.Code), len(spec.SourceMap), cell.MaxModuleBytes, cell.MaxSourceMapBytes)
+	}
+	return nil
+}
+
+// aside calls do with a worker in which nothing else runs.
+func (e *Engine) aside(ctx context.Context, do func(*link) error) error {
+	select {
+	case <-e.turns:
+	case <-ctx.Done():
+		return canceled(ctx)
+	}
+	e.mu.Lock()
+	s := e.free[len(e.free)-1]
+	e.free = e.free[:len(e.free)-1]
+	e.mu.Unlock()
+	s.take()
+	defer func() {
+		s.rest()
+		e.giveBack(s)
+	}()
+	return s.with(ctx, do)
+}
+
+func (e *Engine) giveBack(s *seat) {
+	e.mu.Lock()
+	e.free = append(e.free, s)
+	e.mu.Unlock()
+	e.turns <- struct{}{}
+}
+
+// explain makes a problem of whatever stands between a caller and a worker.
+func explain(err error, name string) error {
+	if lost, ok := errors.AsType[*lostError](err); ok {
+		return problem.New(problem.Unavailable, codeLost, "%s ended the worker process that it ran in, alone", name).
+			WithHint("the server's log says how the process ended").WithCause(lost.cause)
+	}
+	return err
+}
+
+// Function is a function that workers run. It is safe for concurrent use.
+type Function struct {
+	id     uint64
+	engine *Engine
+	// spec is kept, to be sent to the worker that comes after the one that has it.
+	spec   cell.Spec
+	limits cell.Limits
+	loaded loaded
+	// suspect is how many more invocations have to end well in a worker of their own.
+	suspect atomic.Int32
+	once    sync.Once
+}
+
+// Kind returns what sort of module it is; see cell.Function.
+func (f *Function) Kind() string { return f.loaded.kind }
+
+// Resident returns about how much memory the function takes while nobody uses it, in bytes: in the
+// worker, and what is kept here for the next one.
+func (f *Function) Resident() int64 {
+	return f.loaded.resident + int64(len(f.spec.Code)+len(f.spec.SourceMap))
+}
+
+// Limits returns the limits it was loaded with.
+func (f *Function) Limits() cell.Limits { return f.limits }
+
+// Close has the workers forget the function. It is idempotent and MUST NOT be called while an Invoke of
+// this function is running.
+func (f *Function) Close(context.Context) error {
+	f.once.Do(func() {
+		f.engine.main.drop(f.id)
+		for _, s := range f.engine.alone {
+			s.drop(f.id)
+		}
+	})
+	return nil
+}
+
+// learn loads the function and notes what it is.
+func (f *Function) learn(ctx context.Context, l *link) (err error) {
+	f.loaded, err = l.ensure(ctx, f)
+	return err
+}
+
+// Invoke has a worker handle one event; see cell.Function. An invocation that ends a worker in which it
+// ran alone is a problem of kind Unavailable with code cell.worker_lost.
+func (f *Function) Invoke(ctx context.Context, in cell.Input) (result cell.Result, usage cell.Usage, err error) {
+	started := time.Now()
+	invoke := func(l *link) (err error) {
+		result, usage, err = l.invoke(ctx, f, in)
+		return err
+	}
+	if f.suspect.Load() <= 0 {
+		err = f.engine.main.with(ctx, invoke)
+		if _, lost := errors.AsType[*lostError](err); !lost {
+			return result, usage, f.timed(ctx, err)
+		}
+		if in.Log != nil {
+			in.Log(cell.LevelWarn, "the worker process was lost: the event is handled again")
+		}
+	}
+	err = f.engine.aside(ctx, invoke)
+	if _, lost := errors.AsType[*lostError](err); lost {
+		f.suspect.Store(forgiveAfter)
+		f.engine.log.ErrorContext(ctx, "a function ended the worker process that it ran in alone; from now on it runs alone",
+			"module", f.spec.Name, "error", err)
+		return cell.Result{}, cell.Usage{Duration: time.Since(started)}, explain(err, f.spec.Name)
+	}
+	f.suspect.Add(-1)
+	return result, usage, f.timed(ctx, err)
+}
+
+// timed says of what was abandoned because the caller's time was over that the time was over.
+func (f *Function) timed(ctx context.Context, err error) error {
+	switch {
+	case !isCanceled(err) || ctx.Err() == nil:
+		return err
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return problem.New(problem.FunctionFailed, "cell.timeout", "the function ran longer than its timeout of %s", f.limits.Timeout)
+	}
+	return canceled(ctx)
+}

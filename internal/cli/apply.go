@@ -1,0 +1,88 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"sallyport/api"
+	"sallyport/client"
+	"sallyport/internal/bundle"
+	"sallyport/internal/scaffold"
+)
+
+func (a *app) initCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "init NAME", Short: "Make the folder of a new app", Args: exactly(1, "the name of the app, which becomes its folder"),
+		Example:           "  sallyport init hello && cd hello && sallyport dev\n  sallyport init apps/billing",
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(_ *cobra.Command, args []string) error {
+			files, err := scaffold.Write(args[0])
+			if err != nil {
+				return err
+			}
+			if err := showEach(a, files, files, func(w io.Writer) {
+				for _, f := range files {
+					fmt.Fprintln(w, clean(f))
+				}
+			}); err != nil {
+				return err
+			}
+			a.say("\nnext: cd %s && sallyport dev", clean(args[0]))
+			return nil
+		},
+	}
+}
+
+func (a *app) applyCommand() *cobra.Command {
+	var dry bool
+	c := &cobra.Command{
+		Use: "apply [DIR]", Short: "Deploy the app in a folder",
+		Long:    "Deploy the app in DIR (default: this folder). Everything is checked first; on an error nothing is changed.",
+		Example: "  sallyport apply --dry-run\n  sallyport apply ./webshop --namespace shop",
+		Args:    atMostOne("one folder"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			dir := folder(args)
+			// The sources come before the server: their faults need no connection.
+			b, _, err := bundle.Load(dir)
+			if err != nil {
+				return inFolder(err, dir)
+			}
+			return a.with(func(ctx context.Context, c *client.Client, _ []string) error {
+				plan, err := c.Apply(ctx, b, dry)
+				if err != nil {
+					return inFolder(err, dir)
+				}
+				return a.show(plan, func(w io.Writer) { writePlan(w, plan) })
+			})(cmd, args)
+		},
+	}
+	c.Flags().BoolVar(&dry, "dry-run", false, "only show what would change")
+	return c
+}
+
+func folder(args []string) string {
+	if len(args) == 0 {
+		return "."
+	}
+	return args[0]
+}
+
+func writePlan(w io.Writer, p *api.Plan) {
+	sign := map[api.ChangeAction]string{api.ActionCreate: "+", api.ActionUpdate: "~", api.ActionDelete: "-"}
+	var rows [][]string
+	for _, c := range p.Changes {
+		rows = append(rows, []string{sign[c.Action] + " " + c.Kind, c.Name, c.Detail})
+	}
+	columns(w, rows)
+	switch {
+	case len(p.Changes) == 0:
+		fmt.Fprintf(w, "app %s is up to date, revision %d\n", clean(p.App), p.Revision)
+	case p.Applied:
+		fmt.Fprintf(w, "app %s is active, revision %d\n", clean(p.App), p.Revision)
+	default:
+		fmt.Fprintf(w, "app %s would become revision %d; nothing was changed\n", clean(p.App), p.Revision)
+	}
+}

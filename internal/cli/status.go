@@ -1,0 +1,84 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"sallyport/api"
+	"sallyport/client"
+	"sallyport/internal/manifest"
+)
+
+func (a *app) statusCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "status", Short: "Show the server and the balance of its namespaces", Args: noArguments(),
+		Long: `Show the server, and for each namespace the balance of its events: accepted = done + dead + pending, at any moment. The
+exit code is 6 when the server is not ready.`,
+		Example: "  sallyport status\n  sallyport status -o json | jq .namespaces",
+		RunE: a.with(func(ctx context.Context, c *client.Client, _ []string) error {
+			s, err := c.Status(ctx)
+			if err != nil {
+				return err
+			}
+			if err := a.show(s, func(w io.Writer) { writeStatus(w, s, time.Now()) }); err != nil {
+				return err
+			}
+			if !s.Ready {
+				return outcome(exitUnreachable)
+			}
+			return nil
+		}),
+	}
+}
+
+// cellLine says in a line where functions run.
+func cellLine(s *api.CellStatus) string {
+	if s.SecondWall == manifest.WallOff {
+		return "functions run in the server's process"
+	}
+	var missing []string
+	for _, w := range s.Walls {
+		if !w.Stands {
+			missing = append(missing, w.Name)
+		}
+	}
+	line := fmt.Sprintf("functions run in process %d, second wall whole", s.Worker)
+	if len(missing) > 0 {
+		line = fmt.Sprintf("functions run in process %d, second wall without %s", s.Worker, strings.Join(missing, ", "))
+	}
+	if s.Lost > 0 {
+		line += fmt.Sprintf(", %d workers lost", s.Lost)
+	}
+	return line
+}
+
+func writeStatus(w io.Writer, s *api.Status, now time.Time) {
+	state := "ready"
+	if !s.Ready {
+		state = "not ready: " + s.Reason
+	}
+	fmt.Fprintf(w, "sallyport %s (%s), up %s, %s\n", clean(s.Version), clean(s.Mode), now.Sub(s.Started).Round(time.Second), clean(state))
+	if s.DataDir != "" {
+		fmt.Fprintf(w, "data in %s, %s free, %s in memory\n", clean(s.DataDir), size(s.DiskFree), size(s.Resident))
+	}
+	if s.Cells != nil {
+		fmt.Fprintln(w, clean(cellLine(s.Cells)))
+	}
+	if len(s.Namespaces) == 0 {
+		return
+	}
+	fmt.Fprintln(w)
+	rows := [][]string{{"NAMESPACE", "ACCEPTED", "= DONE", "+ DEAD", "+ PENDING", "STORED", "FUNCTIONS", "DEAD LETTERS"}}
+	for _, n := range s.Namespaces {
+		rows = append(rows, []string{
+			n.Name, fmt.Sprintf("accepted %d", n.Accepted), fmt.Sprintf("= %d", n.Done), fmt.Sprintf("+ %d", n.Dead),
+			fmt.Sprintf("+ %d", n.Pending), size(n.StoredBytes), fmt.Sprint(n.Functions), fmt.Sprint(n.DeadLetters),
+		})
+	}
+	columns(w, rows)
+}

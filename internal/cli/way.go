@@ -1,0 +1,138 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"sallyport/api"
+	"sallyport/client"
+)
+
+const (
+	// maxFollow bounds the events that one --wait follows: a function may cause events without end.
+	maxFollow = 100
+	// longPoll is how long one request waits; the server's limit is a minute.
+	longPoll = 30 * time.Second
+)
+
+// waiter follows events, and those that their handling causes, until each has an outcome.
+type waiter struct {
+	client *client.Client
+	until  time.Time
+	events []*api.Event // in the order of their causes
+	more   bool         // there were more than maxFollow
+}
+
+// follow waits for an event and for those it causes.
+func (w *waiter) follow(ctx context.Context, id, source string) error {
+	if len(w.events) >= maxFollow {
+		w.more = true
+		return nil
+	}
+	var e *api.Event
+	for {
+		// Without time left the state is asked for once, without waiting.
+		left := min(longPoll, max(0, time.Until(w.until)))
+		var err error
+		if e, err = w.client.Event(ctx, id, client.EventOptions{Source: source, Wait: left}); err != nil {
+			return err
+		}
+		if e.State != api.StatePending || left == 0 {
+			break
+		}
+	}
+	w.events = append(w.events, e)
+	for _, d := range e.Deliveries {
+		for _, t := range d.Attempts {
+			for _, next := range t.Emitted {
+				if err := w.follow(ctx, next, ""); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// state returns the worst of the outcomes: dead before pending before done.
+func (w *waiter) state() api.EventState {
+	worst := api.StateDone
+	for _, e := range w.events {
+		switch e.State {
+		case api.StateDead:
+			return api.StateDead
+		case api.StatePending:
+			worst = api.StatePending
+		case api.StateDone:
+		}
+	}
+	return worst
+}
+
+// pending returns the id of the first event without an outcome.
+func (w *waiter) pending() string {
+	for _, e := range w.events {
+		if e.State == api.StatePending {
+			return e.ID
+		}
+	}
+	return ""
+}
+
+// writeWay prints an event and what became of it, with times.
+func writeWay(w io.Writer, e *api.Event) {
+	fmt.Fprintf(w, "%s  %s  %s  at %d\n", clean(e.ID), clean(e.Type), e.State, e.Position)
+	rows := [][]string{{"  " + clock(e.AcceptedAt), "accepted", fmt.Sprintf("on %s from %s by %s", e.AcceptedAt.UTC().Format(time.DateOnly), e.Source, e.Principal)}}
+	if cause := e.Extensions["causationid"]; cause != "" {
+		rows = append(rows, []string{"", "caused by", cause})
+	}
+	for i := range e.Deliveries {
+		rows = append(rows, deliveryRows(&e.Deliveries[i])...)
+	}
+	if len(e.Deliveries) == 0 && e.State == api.StateDone {
+		rows = append(rows, []string{"", "done", "no subscription matched"})
+	}
+	columns(w, rows)
+}
+
+// route names the way of a delivery.
+func route(d *api.Delivery) string {
+	if d.Subscription == "" {
+		return d.Function
+	}
+	return d.Subscription + " -> " + d.Function
+}
+
+func deliveryRows(d *api.Delivery) [][]string {
+	var rows [][]string
+	for _, t := range d.Attempts {
+		took := t.Finished.Sub(t.Started).Round(100 * time.Microsecond)
+		rows = append(rows, []string{"  " + clock(t.Started), route(d), fmt.Sprintf("attempt %d took %s: %s", t.Number, took, attemptResult(&t))})
+	}
+	switch d.State {
+	case api.StatePending:
+		when := "waits for its turn"
+		if d.NextAttempt != nil {
+			when = "next attempt at " + clock(*d.NextAttempt)
+		}
+		rows = append(rows, []string{"", route(d), "pending, " + when})
+	case api.StateDead:
+		rows = append(rows, []string{"", route(d), "dead letter"})
+	case api.StateDone:
+	}
+	return rows
+}
+
+func attemptResult(t *api.Attempt) string {
+	result := "done"
+	if t.Code != "" {
+		result = "failed: " + t.Error + " [" + t.Code + "]"
+	}
+	if len(t.Emitted) > 0 {
+		result += ", published " + strings.Join(t.Emitted, " ")
+	}
+	return result
+}

@@ -1,0 +1,241 @@
+package deploy
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"time"
+
+	"sallyport/api"
+	"sallyport/internal/cell"
+	"sallyport/internal/ident"
+	"sallyport/internal/manifest"
+)
+
+// manifestFile is how messages name the manifest: bundles come from a folder with this file in it.
+const manifestFile = "app.toml"
+
+// Apply makes bundle the app that its manifest names, on behalf of by, and returns what changed. It
+// changes nothing when there is an error or dryRun is set. A namespace that does not exist is
+// created.
+func (d *Deployer) Apply(ctx context.Context, by ident.PrincipalID, ns ident.Namespace, bundle *api.Bundle, dryRun bool) (*api.Plan, error) {
+	m, err := manifest.ParseApp(manifestFile, []byte(bundle.Manifest))
+	if err != nil {
+		return nil, err
+	}
+	if err := checkParts(m, bundle); err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.checkNames(ns, m); err != nil {
+		return nil, err
+	}
+	old := d.apps[ns][m.Name]
+	next, fresh, err := d.build(ctx, by, m, bundle, old)
+	active := false
+	defer func() {
+		for _, h := range fresh {
+			if !active {
+				h.retire()
+			}
+		}
+	}()
+	if err != nil {
+		return nil, err
+	}
+	plan := &api.Plan{App: string(m.Name), Revision: next.stored.Revision, Changes: diff(old, next), Applied: !dryRun}
+	if len(plan.Changes) == 0 && old != nil {
+		plan.Revision = old.stored.Revision
+		return plan, nil
+	}
+	if err := checkSize(next); err != nil {
+		return nil, err
+	}
+	if dryRun {
+		return plan, nil
+	}
+	if err := d.activate(ctx, ns, bundle, old, next); err != nil {
+		return nil, unavailable(err)
+	}
+	active = true
+	return plan, nil
+}
+
+// build makes the app of a bundle that was checked. fresh are the modules it loaded.
+func (d *Deployer) build(ctx context.Context, by ident.PrincipalID, m *manifest.App, bundle *api.Bundle, old *app) (next *app, fresh []*moduleHandle, err error) {
+	if old == nil {
+		old = &app{}
+	}
+	next = &app{name: m.Name, stored: stored{
+		Manifest: bundle.Manifest, Revision: old.stored.Revision + 1, Schemas: bundle.Schemas,
+		Functions: map[string]storedFunction{}, From: map[string]uint64{},
+	}}
+	now := time.Now().UTC()
+	for name := range m.Functions {
+		module := bundle.Modules[string(name)]
+		sf := storedFunction{
+			Module: module.Kind, Blob: digest(module.Code), Revision: next.stored.Revision, Deployed: now, By: by,
+		}
+		if len(module.SourceMap) > 0 {
+			sf.SourceMap = digest(module.SourceMap)
+		}
+		next.stored.Functions[string(name)] = sf
+	}
+	for name := range m.Subscriptions {
+		if old.subscriptions[name] != nil {
+			next.stored.From[string(name)] = old.stored.From[string(name)]
+			if slices.Contains(old.stored.Paused, string(name)) {
+				next.stored.Paused = append(next.stored.Paused, string(name))
+			}
+		}
+	}
+	if err := next.describe(m); err != nil {
+		return nil, nil, err
+	}
+	// In order of name, so that of several faults the same is always reported.
+	for _, name := range slices.Sorted(maps.Keys(next.functions)) {
+		f := next.functions[name]
+		if prior := old.functions[name]; prior != nil && sameFunction(prior, f) {
+			f.Revision, f.Deployed, f.By, f.Kind, f.module = prior.Revision, prior.Deployed, prior.By, prior.Kind, prior.module
+			next.stored.Functions[string(name)] = old.stored.Functions[string(name)]
+			continue
+		}
+		if f.module, err = d.load(ctx, m.Functions[name].Source, bundle.Modules[string(name)], f.Limits); err != nil {
+			return nil, fresh, err
+		}
+		fresh = append(fresh, f.module)
+		f.Kind = f.module.fn.Kind()
+		sf := next.stored.Functions[string(name)]
+		sf.Kind = f.Kind
+		next.stored.Functions[string(name)] = sf
+	}
+	return next, fresh, nil
+}
+
+// load validates and compiles a module.
+func (d *Deployer) load(ctx context.Context, source string, module api.Module, limits cell.Limits) (*moduleHandle, error) {
+	fn, err := d.cfg.Engine.Load(ctx, cell.Spec{
+		Name: source, Kind: module.Kind, Code: module.Code, SourceMap: module.SourceMap,
+	}, limits)
+	if err != nil {
+		return nil, err // it names the source
+	}
+	m := &moduleHandle{fn: fn, residents: d.residents}
+	m.used.Store(time.Now().UnixNano())
+	d.residents.add(m, fn.Resident())
+	return m, nil
+}
+
+// sameFunction reports whether two revisions run the same: then the old one stays.
+func sameFunction(a, b *Function) bool {
+	return a.Digest == b.Digest && a.Limits == b.Limits && slices.Equal(a.Publishes, b.Publishes)
+}
+
+// digest returns the name that Blobs gives to content.
+func digest(content []byte) string {
+	sum := sha256.Sum256(content)
+	return "sha256:" + hex.EncodeToString(sum[:])
+}
+
+// activate stores next and makes it active. The one write that decides is that of the app: before
+// it, blobs are added that nothing names yet, and removed that nothing names any more.
+func (d *Deployer) activate(ctx context.Context, ns ident.Namespace, bundle *api.Bundle, old, next *app) error {
+	if err := d.ensure(ctx, ns); err != nil {
+		return err
+	}
+	end, err := d.cfg.End(ctx, ns)
+	if err != nil {
+		return fmt.Errorf("find the end of the event log: %w", err)
+	}
+	for name, sub := range next.subscriptions {
+		if _, ok := next.stored.From[string(name)]; !ok {
+			next.stored.From[string(name)] = uint64(end)
+		}
+		sub.From = ident.Position(next.stored.From[string(name)])
+	}
+	if err := d.putBlobs(ctx, bundle, old, next); err != nil {
+		return err
+	}
+	if old != nil {
+		next.stored.Stale = d.removeStale(ctx, old, next)
+	}
+	if err := d.save(ctx, ns, next); err != nil {
+		return err
+	}
+	for name, f := range next.functions {
+		f.module.setLoad(d.loader(f.source, next.stored.Functions[string(name)], f.Limits))
+	}
+	d.apps[ns][next.name] = next
+	d.publish(ns)
+	d.residents.trim(ctx)
+	if old != nil {
+		for name, f := range old.functions {
+			if kept := next.functions[name]; kept == nil || kept.module != f.module {
+				f.module.retire()
+			}
+		}
+	}
+	return nil
+}
+
+// putBlobs stores the modules of next that old does not have.
+func (d *Deployer) putBlobs(ctx context.Context, bundle *api.Bundle, old, next *app) error {
+	var there []string
+	if old != nil {
+		there = old.stored.blobs()
+	}
+	for name, f := range next.stored.Functions {
+		for _, b := range []struct {
+			digest  string
+			content []byte
+		}{{f.Blob, bundle.Modules[name].Code}, {f.SourceMap, bundle.Modules[name].SourceMap}} {
+			if b.digest == "" || slices.Contains(there, b.digest) {
+				continue
+			}
+			if _, err := d.cfg.Blobs.Put(ctx, b.content); err != nil {
+				return fmt.Errorf("store module: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+// removeStale removes the blobs that were stale when old became active, and returns those that are
+// when next does. A blob that is replaced stays for one revision longer, because a delivery may
+// be about to load it.
+func (d *Deployer) removeStale(ctx context.Context, old, next *app) []string {
+	used := map[string]bool{}
+	for _, apps := range d.apps {
+		for _, a := range apps {
+			for _, b := range a.stored.blobs() {
+				used[b] = true
+			}
+		}
+	}
+	for _, b := range next.stored.blobs() {
+		used[b] = true
+	}
+	var stale []string
+	for _, b := range old.stored.Stale {
+		if used[b] {
+			continue
+		}
+		if err := d.cfg.Blobs.Delete(ctx, b); err != nil {
+			d.cfg.Logger.WarnContext(ctx, "replaced module not removed; the next apply tries again",
+				slog.String("digest", b), slog.Any("error", err))
+			stale = append(stale, b)
+		}
+	}
+	kept := next.stored.blobs()
+	for _, b := range old.stored.blobs() {
+		if !slices.Contains(kept, b) && !slices.Contains(stale, b) {
+			stale = append(stale, b)
+		}
+	}
+	return stale
+}

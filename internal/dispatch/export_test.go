@@ -1,0 +1,49 @@
+package dispatch
+
+import "time"
+
+// Lanes is a namespace in a budget whose deliveries are what a test says, in the place of a
+// Dispatcher.
+type Lanes struct {
+	member *member
+	turns  []*turn
+	// Begun is called with the number of the lane when one of its deliveries starts.
+	Begun func(lane int, t Ticket)
+}
+
+// Ticket is what a started delivery gives back.
+type Ticket struct{ tk *ticket }
+
+// NewLanes joins a namespace with n lanes to a budget.
+func NewLanes(b *Budget, n, workers, window int) *Lanes {
+	l := &Lanes{member: b.join(workers, window)}
+	number := map[*turn]int{}
+	for i := range n {
+		l.turns = append(l.turns, l.member.turn(&lane{}))
+		number[l.turns[i]] = i
+	}
+	l.member.start(func(tk *ticket) { l.Begun(number[tk.turn], Ticket{tk}) })
+	return l
+}
+
+// Add has one more delivery wait in a lane.
+func (l *Lanes) Add(lane int) { l.turns[lane].add() }
+
+// Leave stops all lanes.
+func (l *Lanes) Leave() { l.member.leave() }
+
+// Done ends a delivery.
+func (b *Budget) Done(t Ticket, cpu, lasted time.Duration) { b.done(t.tk, cpu, lasted) }
+
+// Cancel gives a delivery back as not made.
+func (b *Budget) Cancel(t Ticket) { b.cancel(t.tk) }
+
+// Fill starts what may start.
+func (b *Budget) Fill() { b.fill() }
+
+// Running returns the attempts that are under way in the namespace.
+func (l *Lanes) Running() int {
+	l.member.budget.mu.Lock()
+	defer l.member.budget.mu.Unlock()
+	return l.member.running
+}

@@ -1,0 +1,230 @@
+// Package httpapi is the HTTP API: routes, bodies in and out, problems. It decides nothing: it
+// authenticates, asks the guard, and calls the package that does the work.
+//
+// What holds for every route but /healthz and /readyz: a request without a valid token gets one and
+// the same answer, whatever it asked for and however busy the server is; the guard is asked before
+// anything is looked up, so a refusal does not depend on what exists; a body is read only after the
+// token is known, only up to its bound, and within the memory that all bodies may take together; an
+// error ends in a problem document (RFC 9457) whose internal cause is in the log alone.
+//
+// The routes are one table (routes.go): a route names the action the guard is asked for and the query
+// parameters it takes, and everything else is refused. api/openapi.yaml describes the same routes; a
+// test holds the two together.
+//
+// Caller: server.
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync"
+	"sync/atomic"
+
+	"sallyport/api"
+	"sallyport/internal/access"
+	"sallyport/internal/deploy"
+	"sallyport/internal/dispatch"
+	"sallyport/internal/event"
+	"sallyport/internal/eventlog"
+	"sallyport/internal/funclog"
+	"sallyport/internal/ident"
+	"sallyport/internal/ingress"
+	"sallyport/internal/policy"
+)
+
+// Guard says who asks and whether they may, and keeps the tokens; access.Guard is one.
+type Guard interface {
+	Authenticate(ctx context.Context, token string) (*access.Principal, error)
+	Authorize(ctx context.Context, p *access.Principal, action policy.Action, res policy.Resource) error
+	Tokens
+}
+
+// Tokens makes, lists and ends tokens.
+type Tokens interface {
+	Create(ctx context.Context, by ident.PrincipalID, req api.TokenRequest) (*api.NewToken, error)
+	List() []api.Token
+	Revoke(ctx context.Context, id string) error
+}
+
+// Intake accepts events; ingress.Intake is one. It asks the guard itself, for each event type. It MUST
+// NOT use the events' data after it has returned: the data's memory is used again.
+type Intake interface {
+	Accept(ctx context.Context, p *access.Principal, ns ident.Namespace, evs []event.Event, opts ingress.Options) ([]api.Receipt, error)
+}
+
+// Deployer activates apps and knows what is active; deploy.Deployer is one.
+type Deployer interface {
+	Apply(ctx context.Context, by ident.PrincipalID, ns ident.Namespace, bundle *api.Bundle, dryRun bool) (*api.Plan, error)
+	State(ns ident.Namespace) *deploy.State
+	SetPaused(ctx context.Context, ns ident.Namespace, name ident.SubscriptionName, paused bool) (*deploy.Subscription, error)
+	Namespaces() []ident.Namespace
+	EnsureNamespace(ctx context.Context, ns ident.Namespace) error
+}
+
+// Log is the event log of a namespace; eventlog.Log is one.
+type Log interface {
+	At(ctx context.Context, pos ident.Position) (event.Record, error)
+	Find(ctx context.Context, source, id string) ([]ident.Position, error)
+	List(ctx context.Context, q eventlog.Query) ([]event.Record, error)
+	Stats(ctx context.Context) (eventlog.Stats, error)
+}
+
+// Deliveries knows what became of the events of a namespace; dispatch.Dispatcher does.
+type Deliveries interface {
+	Await(ctx context.Context, pos ident.Position) (api.EventState, *dispatch.Reply, error)
+	Way(ctx context.Context, pos ident.Position) (api.EventState, []api.Delivery, error)
+	State(pos ident.Position) api.EventState
+	Counts() map[ident.SubscriptionName]dispatch.Counts
+	Balance() dispatch.Balance
+	DeadLetters
+}
+
+// DeadLetters are those of a namespace.
+type DeadLetters interface {
+	DeadLetters(ctx context.Context, sub ident.SubscriptionName, cursor string, limit int) (list []api.DeadLetter, next string, err error)
+	DeadLetter(ctx context.Context, id string) (*api.DeadLetter, *event.Record, error)
+	Redrive(ctx context.Context, sel api.DeadLetterSelection) (*api.DeadLetterResult, error)
+	Discard(ctx context.Context, sel api.DeadLetterSelection) (*api.DeadLetterResult, error)
+}
+
+// Lines are the function logs of a namespace; funclog.Logs are.
+type Lines interface {
+	Read(ctx context.Context, q funclog.Query) ([]api.LogLine, error)
+	Follow() (lines <-chan api.LogLine, stop func(), ok bool)
+}
+
+// Space is what works in one namespace.
+type Space struct {
+	Log      Log
+	Dispatch Deliveries
+	Lines    Lines
+	Usage    Usage
+}
+
+// Config bounds what the API takes on.
+type Config struct {
+	Limits   event.Limits
+	Requests int // answered at the same time; those that wait are counted apart
+}
+
+// Validate reports every fault of c.
+func (c *Config) Validate() error {
+	var errs []error
+	if c.Requests < 1 {
+		errs = append(errs, errors.New("requests must be at least 1"))
+	}
+	if c.Limits.EventBytes < 1 || c.Limits.BatchBytes < c.Limits.EventBytes {
+		errs = append(errs, errors.New("an event must have at least 1 byte, and a batch no less than an event"))
+	}
+	return errors.Join(errs...)
+}
+
+// Deps are what the API calls. All of them are needed, but for Refused.
+type Deps struct {
+	Guard    Guard
+	Intake   Intake
+	Deployer Deployer
+	// Space returns the space of a namespace, or a NotFound problem.
+	Space func(ns ident.Namespace) (*Space, error)
+	// Status returns the state of the server, without namespaces.
+	Status func(ctx context.Context) api.Status
+	// Ready returns nil, or in a word that anybody may read why the server is not ready.
+	Ready   func() error
+	Metrics http.Handler
+	// Refused is told the code of each problem that is answered.
+	Refused func(code string)
+	Logger  *slog.Logger
+}
+
+// API answers requests. It is an http.Handler and safe for concurrent use.
+type API struct {
+	cfg      Config
+	deps     Deps
+	mux      *http.ServeMux
+	nothing  *resource // any path that is none
+	titles   map[string]string
+	draining atomic.Bool
+	active   atomic.Int64 // requests being answered, those that wait aside
+	applying atomic.Int64
+	memory   atomic.Int64 // of bodies, in bytes
+	bodies   sync.Pool
+	waits    waits
+}
+
+// New returns the API.
+func New(cfg Config, deps Deps) (*API, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("configure HTTP API: %w", err)
+	}
+	entries, err := api.Problems()
+	if err != nil {
+		return nil, err
+	}
+	a := &API{cfg: cfg, deps: deps, mux: http.NewServeMux(), titles: map[string]string{}}
+	for _, e := range entries {
+		a.titles[e.Code] = e.Title
+	}
+	a.bodies.New = func() any { return new([]byte) }
+	a.waits.cancels = map[int]context.CancelFunc{}
+	a.nothing = &resource{api: a}
+	for path, methods := range byPath(routes()) {
+		a.mux.Handle(path, &resource{api: a, methods: methods, allow: allowed(methods)})
+	}
+	a.mux.Handle("/", a.nothing)
+	return a, nil
+}
+
+// Drain has events, invocations and apps refused from now on. Requests that wait for an outcome are
+// answered as if their time were up, and streams end; everything else is still answered.
+func (a *API) Drain() {
+	a.draining.Store(true)
+	a.waits.end()
+}
+
+// ServeHTTP implements http.Handler.
+func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
+	h["Cache-Control"], h["X-Content-Type-Options"] = noStore, noSniff
+	switch {
+	case r.URL.Path == "/healthz" && r.Method == http.MethodGet:
+		a.healthz(w)
+	case r.URL.Path == "/readyz" && r.Method == http.MethodGet:
+		a.readyz(w)
+	case !clean(r):
+		// The mux would answer these with a redirect, and that to anybody.
+		a.nothing.ServeHTTP(w, r)
+	default:
+		a.mux.ServeHTTP(w, r)
+	}
+}
+
+// Header values that every answer has; shared, because they are never changed.
+var (
+	noStore = []string{"no-store"}
+	noSniff = []string{"nosniff"}
+	isJSON  = []string{"application/json"}
+)
+
+func (a *API) healthz(w http.ResponseWriter) { plain(w, http.StatusOK, "ok\n") }
+
+func (a *API) readyz(w http.ResponseWriter) {
+	if err := a.notReady(); err != nil {
+		w.Header().Set("Retry-After", "1")
+		plain(w, http.StatusServiceUnavailable, "not ready: "+err.Error()+"\n")
+		return
+	}
+	plain(w, http.StatusOK, "ready\n")
+}
+
+var errStopping = errors.New("stopping")
+
+// notReady returns why the server takes no events, or nil.
+func (a *API) notReady() error {
+	if a.draining.Load() {
+		return errStopping
+	}
+	return a.deps.Ready()
+}

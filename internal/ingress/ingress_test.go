@@ -1,0 +1,193 @@
+package ingress_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"sallyport/internal/access"
+	"sallyport/internal/deploy"
+	"sallyport/internal/event"
+	"sallyport/internal/eventlog"
+	"sallyport/internal/ident"
+	"sallyport/internal/ingress"
+	"sallyport/internal/policy"
+	"sallyport/internal/problem"
+	"sallyport/internal/schema"
+)
+
+// log remembers what was appended.
+type log struct{ recs []event.Record }
+
+func (l *log) Append(_ context.Context, recs []event.Record) ([]eventlog.Appended, error) {
+	out := make([]eventlog.Appended, len(recs))
+	for i := range recs {
+		l.recs = append(l.recs, recs[i])
+		out[i] = eventlog.Appended{Position: ident.NewPosition(1, len(l.recs)-1)}
+	}
+	return out, nil
+}
+
+// guard allows what its list names and counts the questions.
+type guard struct {
+	allow map[policy.Resource]policy.Action
+	asked int
+}
+
+func (g *guard) Authorize(_ context.Context, p *access.Principal, a policy.Action, r policy.Resource) error {
+	g.asked++
+	if g.allow[r] == a {
+		return nil
+	}
+	return problem.New(problem.Denied, "access.denied", "%s may not", p.ID).WithPolicies("test")
+}
+
+type world struct {
+	*ingress.Intake
+	log   log
+	guard guard
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	s, err := schema.Compile([]byte(`{"type":"object","properties":{"n":{"type":"integer"}}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	state := &deploy.State{
+		Functions:  map[ident.FunctionName]*deploy.Function{"fn": {Name: "fn"}},
+		EventTypes: map[ident.EventType]*deploy.EventType{"checked": {Schema: s}, "plain": {}},
+	}
+	w := &world{guard: guard{allow: map[policy.Resource]policy.Action{}}}
+	for _, typ := range []string{"checked", "plain"} {
+		w.guard.allow[policy.Resource{Kind: policy.KindEventType, Namespace: "ns", Name: typ}] = policy.Publish
+	}
+	for _, fn := range []string{"fn", "missing"} {
+		w.guard.allow[policy.Resource{Kind: policy.KindFunction, Namespace: "ns", Name: fn}] = policy.Invoke
+	}
+	w.Intake = ingress.New(ingress.Config{
+		Guard: &w.guard, State: func(ident.Namespace) *deploy.State { return state },
+		Log: func(ns ident.Namespace) (ingress.Log, error) {
+			if ns != "ns" {
+				return nil, errors.New("no such namespace")
+			}
+			return &w.log, nil
+		},
+	})
+	return w
+}
+
+func jsonEvent(id string, typ ident.EventType, data string) event.Event {
+	return event.Event{ID: id, Source: "/s", Type: typ, Data: []byte(data), DataKind: event.DataJSON}
+}
+
+var who = access.FunctionPrincipal("ns", "tester", nil)
+
+func TestAccept(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	evs := []event.Event{jsonEvent("1", "checked", `{"n":1}`), jsonEvent("2", "plain", `7`), jsonEvent("3", "plain", `8`)}
+	receipts, err := w.Accept(t.Context(), who, "ns", evs, ingress.Options{})
+	if err != nil || len(receipts) != 3 || receipts[2].ID != "3" || receipts[2].Position != uint64(ident.NewPosition(1, 2)) {
+		t.Fatalf("Accept = %+v, %v", receipts, err)
+	}
+	if w.guard.asked != 2 {
+		t.Errorf("the guard was asked %d times about two types", w.guard.asked)
+	}
+	if r := w.log.recs[0]; r.Principal != who.ID || r.AcceptedAt.IsZero() || r.Target != "" || r.Cause != 0 {
+		t.Errorf("the stored record is %+v", r)
+	}
+	if _, err := w.Accept(t.Context(), who, "ns", evs[:1], ingress.Options{Target: "fn"}); err != nil || w.log.recs[3].Target != "fn" {
+		t.Errorf("invocation: %v, %+v", err, w.log.recs)
+	}
+}
+
+func TestAcceptRefuses(t *testing.T) {
+	t.Parallel()
+	binary := jsonEvent("1", "checked", "x")
+	binary.DataKind = event.DataBinary
+	reserved := jsonEvent("1", "plain", `1`)
+	reserved.Source = "/namespaces/ns/functions/fn"
+	good := jsonEvent("0", "plain", `1`)
+	for _, tc := range []struct {
+		name    string
+		ns      ident.Namespace
+		evs     []event.Event
+		opts    ingress.Options
+		code    string
+		pointer string
+	}{
+		{"type not allowed", "ns", []event.Event{good, jsonEvent("1", "other", `1`)}, ingress.Options{}, "access.denied", ""},
+		{"other namespace", "elsewhere", []event.Event{good}, ingress.Options{}, "access.denied", ""},
+		{"violation", "ns", []event.Event{jsonEvent("1", "checked", `{"n":"x"}`)}, ingress.Options{}, "event.schema_violation", "/n"},
+		{"violation in a batch", "ns", []event.Event{good, jsonEvent("1", "checked", `{"n":"x"}`)}, ingress.Options{}, "event.schema_violation", "/1/data/n"},
+		{"no JSON for a schema", "ns", []event.Event{binary}, ingress.Options{}, "event.schema_violation", ""},
+		{"source of the platform", "ns", []event.Event{reserved}, ingress.Options{}, "ingress.reserved_source", ""},
+		{"function not there", "ns", []event.Event{good}, ingress.Options{Target: "missing"}, "deploy.function_not_found", ""},
+		{"function not allowed", "ns", []event.Event{good}, ingress.Options{Target: "secret"}, "access.denied", ""},
+	} {
+		w := newWorld(t)
+		_, err := w.Accept(t.Context(), who, tc.ns, tc.evs, tc.opts)
+		p := problem.From(err)
+		if p.Code != tc.code || len(w.log.recs) != 0 {
+			t.Errorf("%s: %v, %d stored; want %s and nothing", tc.name, err, len(w.log.recs), tc.code)
+		}
+		if tc.pointer != "" && (len(p.Faults) == 0 || p.Faults[0].Pointer != tc.pointer) {
+			t.Errorf("%s: faults %+v, want %s", tc.name, p.Faults, tc.pointer)
+		}
+	}
+}
+
+func emission(hops uint8, evs ...event.Event) ingress.Emission {
+	cause := &event.Record{Event: event.Event{ID: "cause"}, Position: 5000, Hops: hops}
+	cause.SetExtension("traceparent", "trace")
+	return ingress.Emission{
+		Namespace: "ns", Function: &deploy.Function{Name: "fn", Publishes: []ident.EventType{"plain"}}, Delivery: "sub", Cause: cause, Events: evs,
+	}
+}
+
+func TestEmit(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	em := emission(2, event.Event{Type: "plain", Data: []byte(`1`), DataKind: event.DataJSON}, event.Event{Type: "plain"})
+	first, err := w.Emit(t.Context(), em)
+	if err != nil || len(first) != 2 || first[0] == first[1] {
+		t.Fatalf("Emit = %v, %v", first, err)
+	}
+	again, err := w.Emit(t.Context(), em)
+	if d := cmp.Diff(first, again); err != nil || d != "" {
+		t.Errorf("a repeated attempt gives other ids (-first +again): %v\n%s", err, d)
+	}
+	other := em
+	other.Delivery = "other"
+	if ids, err := w.Emit(t.Context(), other); err != nil || ids[0] == first[0] {
+		t.Errorf("another delivery gives the same ids: %v, %v", ids, err)
+	}
+	r := w.log.recs[0]
+	trace, _ := r.Extension("traceparent")
+	if r.Source != "/namespaces/ns/functions/fn" || r.Principal != "function:ns/fn" || r.Cause != 5000 || r.CauseID != "cause" || r.Hops != 3 || trace != "trace" || r.ID != first[0] {
+		t.Errorf("the emitted record is %+v", r)
+	}
+	if ids, err := w.Emit(t.Context(), emission(0)); err != nil || ids != nil {
+		t.Errorf("an emission without events = %v, %v", ids, err)
+	}
+}
+
+func TestEmitRefuses(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		em   ingress.Emission
+		code string
+	}{
+		"chain too long":   {emission(ingress.MaxHops, event.Event{Type: "plain"}), "ingress.too_many_hops"},
+		"not granted":      {emission(0, event.Event{Type: "plain"}, event.Event{Type: "other"}), "ingress.publish_not_granted"},
+		"schema violation": {emission(0, jsonEvent("", "checked", `{"n":"x"}`)), "event.schema_violation"},
+	} {
+		w := newWorld(t)
+		if _, err := w.Emit(t.Context(), tc.em); problem.From(err).Code != tc.code || len(w.log.recs) != 0 {
+			t.Errorf("%s: %v, %d stored; want %s and nothing", name, err, len(w.log.recs), tc.code)
+		}
+	}
+}

@@ -1,0 +1,196 @@
+package manifest
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"sallyport/internal/problem"
+)
+
+// Limits of a manifest. A server parses what a developer sends, so each is checked before it costs.
+const (
+	// MaxBytes bounds a manifest's text: a thousand functions fit.
+	MaxBytes = 1 << 20
+	maxNodes = 100_000 // keys and values; a thousand functions have about ten thousand
+	maxDepth = 16      // tables and lists in each other; the deepest setting is at 5
+	// maxMembers bounds the keys of one table: the decoder compares each with all before it.
+	maxMembers = 2000
+	// maxFaults bounds how many faults one answer names; more is no help.
+	maxFaults = 50
+	// maxSource bounds, in characters, the line that is shown with a fault: a hostile text may be one
+	// line, and is answered with as many copies of it as it has faults.
+	maxSource = 400
+)
+
+// The codes of this package's problems.
+const (
+	codeInvalid           = "manifest.invalid"
+	codeGrantNotAvailable = "manifest.grant_not_available"
+)
+
+// place is where something stands in the text, in bytes.
+type place struct {
+	offset, length int
+}
+
+// document is a manifest's text, and what was found wrong with it.
+type document struct {
+	file   string
+	text   []byte
+	root   *node
+	faults []problem.Fault
+	more   int // faults that were not kept
+	// others counts the faults that are not about grants of later versions.
+	others int
+}
+
+// open parses the text into a tree. It returns nil and the problem when there is nothing that further
+// checks could look at.
+func open(file string, text []byte) (*document, error) {
+	d := &document{file: file, text: text}
+	switch i := invalidUTF8(text); {
+	case len(text) > MaxBytes:
+		d.text = nil
+		d.fault(place{}, "the file is %d bytes, at most %d are allowed", len(text), MaxBytes)
+	case i >= 0:
+		d.fault(place{offset: i, length: 1}, "not valid UTF-8")
+	case bytes.HasPrefix(text, []byte("\ufeff")):
+		d.fault(place{}, "the file begins with a byte order mark; save it as UTF-8 without one")
+	default:
+		d.parse()
+	}
+	if err := d.err(); err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+// invalidUTF8 returns the place of the first byte that is not UTF-8, or -1.
+func invalidUTF8(b []byte) int {
+	for i := 0; i < len(b); {
+		r, n := utf8.DecodeRune(b[i:])
+		if r == utf8.RuneError && n == 1 {
+			return i
+		}
+		i += n
+	}
+	return -1
+}
+
+// fault notes what is wrong at a place.
+func (d *document) fault(at place, format string, args ...any) {
+	d.others++
+	d.note(at, format, args...)
+}
+
+// full reports whether further faults are only counted; looking for suggestions is then wasted.
+func (d *document) full() bool { return len(d.faults) >= maxFaults }
+
+func (d *document) note(at place, format string, args ...any) {
+	if d.full() {
+		d.more++
+		return
+	}
+	f := d.mark(at)
+	f.Detail = fmt.Sprintf(format, args...)
+	d.faults = append(d.faults, f)
+}
+
+// mark returns the line and the characters of a place. What reaches over the end of its line is marked
+// to that end.
+func (d *document) mark(at place) problem.Fault {
+	at.offset = min(at.offset, len(d.text))
+	start := bytes.LastIndexByte(d.text[:at.offset], '\n') + 1
+	line, _, _ := bytes.Cut(d.text[start:], []byte("\n"))
+	line = bytes.TrimSuffix(line, []byte("\r"))
+	within := min(at.offset-start, len(line))
+	marked := line[within:min(len(line), within+max(at.length, 1))]
+	f := problem.Fault{
+		File: d.file, Line: 1 + bytes.Count(d.text[:start], []byte("\n")),
+		Column: 1 + utf8.RuneCount(line[:within]), Length: max(1, utf8.RuneCount(marked)),
+	}
+	if utf8.RuneCount(line) <= maxSource {
+		f.Source = string(line)
+	}
+	return f
+}
+
+// inText returns the place of a fault in a text of the manifest. A text with escapes does not stand in
+// the file as it is read, so it is marked as a whole.
+func (d *document) inText(n *node, f problem.Fault) place {
+	raw := string(d.text[n.value.offset : n.value.offset+n.value.length])
+	from := strings.Index(raw, n.text)
+	if from < 0 || f.Line < 1 || f.Column < 1 {
+		return n.value
+	}
+	at := 0
+	for range f.Line - 1 {
+		at += strings.IndexByte(n.text[at:], '\n') + 1
+	}
+	for range f.Column - 1 {
+		_, size := utf8.DecodeRuneInString(n.text[at:])
+		at += size
+	}
+	length := len(n.text) - at
+	if f.Length > 0 {
+		length = max(f.Length, wordLength(n.text[at:]))
+	}
+	return place{offset: n.value.offset + from + at, length: length}
+}
+
+// wordLength returns how many bytes of s are one word: parsers say where a fault begins, not where it
+// ends.
+func wordLength(s string) int {
+	end := strings.IndexFunc(s, func(r rune) bool { return r != '_' && !unicode.IsLetter(r) && !unicode.IsDigit(r) })
+	if end < 0 {
+		return len(s)
+	}
+	return end
+}
+
+// err returns the problem of all faults in the order of the text, or nil.
+func (d *document) err() error {
+	if len(d.faults) == 0 {
+		return nil
+	}
+	slices.SortStableFunc(d.faults, func(a, b problem.Fault) int {
+		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+	})
+	what := "has a fault"
+	switch n := len(d.faults); {
+	case d.more > 0:
+		what = fmt.Sprintf("has %d faults, of which these are %d", n+d.more, n)
+	case n > 1:
+		what = fmt.Sprintf("has %d faults", n)
+	}
+	code := codeInvalid
+	if d.others == 0 {
+		code = codeGrantNotAvailable
+	}
+	return problem.New(problem.Invalid, code, "%s %s", d.file, what).WithFaults(d.faults...)
+}
+
+// FaultAt returns a fault that points at the value of a key, such as "functions", "price", "source", or at
+// the nearest table around it. It is for what only others can find, such as a source that is not there.
+func FaultAt(file string, text []byte, detail string, key ...string) problem.Fault {
+	d, err := open(file, text)
+	if err != nil {
+		return problem.Fault{File: file, Detail: detail}
+	}
+	n := d.root
+	for _, k := range key {
+		child := n.members[k]
+		if child == nil {
+			break
+		}
+		n = child
+	}
+	f := d.mark(n.value)
+	f.Detail = detail
+	return f
+}

@@ -1,0 +1,123 @@
+package manifest
+
+import (
+	"cmp"
+	"iter"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// parseDuration parses a duration of Go's form, such as "1.5s", or whole days, such as "7d".
+func parseDuration(text string) (time.Duration, error) {
+	if days, ok := strings.CutSuffix(text, "d"); ok {
+		n, err := strconv.ParseUint(days, 10, 16) // 65,535 days are within a Duration
+		return time.Duration(n) * 24 * time.Hour, err
+	}
+	return time.ParseDuration(text)
+}
+
+// formatDuration is the shortest text that parseDuration reads as d.
+func formatDuration(d time.Duration) string {
+	const day = 24 * time.Hour
+	if d > day && d%day == 0 {
+		return strconv.FormatInt(int64(d/day), 10) + "d"
+	}
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
+
+// sizeUnits are the units of sizes. B is last, because all end in it.
+var sizeUnits = []struct {
+	suffix string
+	bytes  int64
+}{{"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30}, {"TiB", 1 << 40}, {"B", 1}}
+
+func parseSize(text string) (int64, error) {
+	for _, u := range sizeUnits {
+		if digits, ok := strings.CutSuffix(text, u.suffix); ok {
+			n, err := strconv.ParseUint(strings.TrimSuffix(digits, " "), 10, 63)
+			if err != nil || n > uint64(1<<62/u.bytes) {
+				return 0, cmp.Or(err, strconv.ErrRange)
+			}
+			return int64(n) * u.bytes, nil
+		}
+	}
+	return 0, strconv.ErrSyntax
+}
+
+// formatSize is the shortest text that parseSize reads as n.
+func formatSize(n int64) string {
+	for _, u := range slices.Backward(sizeUnits[:4]) {
+		if n >= u.bytes && n%u.bytes == 0 {
+			return strconv.FormatInt(n/u.bytes, 10) + u.suffix
+		}
+	}
+	return strconv.FormatInt(n, 10) + "B"
+}
+
+// maxCompared bounds, in bytes, the words that nearest compares: longer ones are no misspellings.
+const maxCompared = 64
+
+// nearest returns the candidate that s is most likely a misspelling of, or "": one edit away, or two and
+// more for longer words. Of equally near ones it is the first.
+func nearest(s string, candidates iter.Seq[string]) string {
+	best, most := "", 1+len(s)/4
+	if len(s) < 2 || len(s) > maxCompared {
+		return ""
+	}
+	for c := range candidates {
+		if len(c) > maxCompared || max(len(c)-len(s), len(s)-len(c)) > most {
+			continue
+		}
+		if n := editDistance(s, c); n <= most {
+			best, most = c, n-1
+		}
+	}
+	return best
+}
+
+// editDistance is the number of edits that turn a into b, a swap of neighbours counted as one (optimal
+// string alignment).
+func editDistance(a, b string) int {
+	before, last, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
+	for j := range last {
+		last[j] = j
+	}
+	for i := range len(a) {
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := 1
+			if a[i] == b[j] {
+				cost = 0
+			}
+			row[j+1] = min(last[j+1]+1, row[j]+1, last[j]+cost)
+			if i > 0 && j > 0 && a[i] == b[j-1] && a[i-1] == b[j] {
+				row[j+1] = min(row[j+1], before[j-1]+1)
+			}
+		}
+		before, last, row = last, row, before
+	}
+	return last[len(b)]
+}
+
+// clip keeps a hostile name from filling a message.
+func clip(s string) string {
+	const most = 80
+	if len(s) <= most {
+		return s
+	}
+	end := most
+	for end > 0 && !utf8.RuneStart(s[end]) {
+		end--
+	}
+	return s[:end] + "…"
+}

@@ -1,0 +1,147 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"strings"
+
+	"sallyport/api"
+	"sallyport/internal/cell"
+	"sallyport/internal/cell/wall"
+	"sallyport/internal/deploy"
+	"sallyport/internal/manifest"
+	"sallyport/internal/problem"
+)
+
+// cells is where functions run.
+type cells struct {
+	engine deploy.Engine
+	wall   *wall.Engine // nil when they run in this process
+	// setting is that of second_wall, as it is followed.
+	setting string
+	// reset is how memory is put back in this process, and why not better; see wall for workers.
+	reset, resetWhy string
+}
+
+// status returns where functions run, as the API shows it.
+func (c *cells) status() *api.CellStatus {
+	out := &api.CellStatus{SecondWall: c.setting, Reset: c.reset, ResetWhy: c.resetWhy}
+	if c.wall == nil {
+		return out
+	}
+	state := c.wall.State()
+	out.Worker, out.Lost, out.Reset, out.ResetWhy = state.PID, state.Restarts, state.Reset, state.ResetWhy
+	for _, w := range state.Walls {
+		out.Walls = append(out.Walls, api.Wall(w))
+	}
+	return out
+}
+
+// Work is a worker process: it runs functions for the server that started it, and returns when that is gone.
+func Work(ctx context.Context, lanes int) error {
+	if lanes < 0 || lanes > wall.MaxLanes {
+		return problem.New(problem.Invalid, "server.not_a_worker", "%d lanes, at most %d are possible", lanes, wall.MaxLanes)
+	}
+	conn, along, err := wall.Inherited(lanes)
+	if err != nil {
+		return problem.New(problem.Invalid, "server.not_a_worker", "%v", err)
+	}
+	return errors.Join(wall.Main(ctx, conn, along), conn.Close())
+}
+
+// openCells starts the sandbox engine: in worker processes, or in this one.
+func (s *server) openCells(ctx context.Context) error {
+	setting := s.cfg.Settings.Cells.SecondWall
+	if setting == manifest.WallOff || len(s.cfg.WorkerArgs) == 0 {
+		return s.openInProcess(ctx)
+	}
+	cfg := wall.Default(s.cfg.WorkerArgs...)
+	cfg.Logger = s.log
+	e, err := wall.New(ctx, cfg)
+	if err != nil {
+		return problem.New(problem.Unavailable, "server.second_wall", "no worker process can be started: %v", err).
+			WithHint(`set second_wall = "off" in [cells] of server.toml to run functions in the server's own process`)
+	}
+	s.later(func() error { return e.Close(context.WithoutCancel(ctx)) })
+	s.cells = cells{engine: walled{e}, wall: e, setting: setting}
+	state := e.State()
+	missing := wallNames(state, false)
+	switch {
+	case missing == "":
+		s.log.Info("functions run behind the second wall", "pid", state.PID, "walls", wallNames(state, true))
+	case setting == manifest.WallRequired:
+		return problem.New(problem.Unavailable, "server.second_wall", "parts of the second wall are missing: %s", missing).
+			WithHint(`mend it, or set second_wall = "on" in [cells] of server.toml to do with what there is`)
+	default:
+		s.log.Warn("the second wall around functions has gaps", "missing", missing, "walls", wallNames(state, true))
+	}
+	s.warnOfReset(state.Reset, state.ResetWhy)
+	return nil
+}
+
+// wallNames lists the walls that stand, or those that do not and why.
+func wallNames(s wall.State, stand bool) string {
+	var out []string
+	for _, w := range s.Walls {
+		switch {
+		case w.Stands != stand:
+		case stand:
+			out = append(out, w.Name)
+		default:
+			out = append(out, w.Name+" ("+w.Detail+")")
+		}
+	}
+	return strings.Join(out, ", ")
+}
+
+func (s *server) warnOfReset(method, why string) {
+	if why != "" {
+		s.log.Warn("functions are reset in a slower way than this program can", "method", method, "error", why)
+	}
+}
+
+// walled is wall.Engine as the deployer takes it.
+type walled struct{ engine *wall.Engine }
+
+// Load implements deploy.Engine.
+func (w walled) Load(ctx context.Context, spec cell.Spec, limits cell.Limits) (deploy.Cell, error) {
+	f, err := w.engine.Load(ctx, spec, limits)
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// openInProcess starts the sandbox engine in this process.
+func (s *server) openInProcess(ctx context.Context) error {
+	sealer, err := s.keys.Sealer(ctx, "", "code")
+	if err != nil {
+		return err
+	}
+	reserve := s.cfg.Settings.Storage.MinFree
+	spare := func() int64 {
+		free, err := s.engine.Free()
+		if err != nil {
+			return 0
+		}
+		return free - 2*reserve
+	}
+	cfg := cell.Default()
+	cfg.Scratch = filepath.Join(s.dir, scratchName)
+	if cfg.Cache, err = newCodeCache(filepath.Join(s.dir, codeName), sealer, maxCodeCache, spare, s.log); err != nil {
+		return err
+	}
+	engine, err := cell.New(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	s.later(func() error { return engine.Close(context.WithoutCancel(ctx)) })
+	s.cells = cells{engine: deploy.InProcess(engine), setting: manifest.WallOff}
+	method, why := engine.ResetMethod()
+	if s.cells.reset = method.String(); why != nil {
+		s.cells.resetWhy = why.Error()
+	}
+	s.warnOfReset(s.cells.reset, s.cells.resetWhy)
+	return nil
+}

@@ -1,0 +1,36 @@
+//go:build unix
+
+package server
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"sallyport/internal/problem"
+)
+
+// lockDir sees that one server alone uses a data directory. The lock ends with the process, however
+// it ends.
+func lockDir(path string) (unlock func() error, err error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, problem.New(problem.Unavailable, "server.data_dir", "the data directory cannot be used: %v", err).
+			WithHint("choose another with --data-dir, or give this user access")
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			err = problem.New(problem.Conflict, "server.data_dir_in_use", "another Sallyport uses this data directory").
+				WithHint("stop it, or choose another with --data-dir")
+		}
+		return nil, errors.Join(err, f.Close())
+	}
+	return func() error {
+		if err := f.Close(); err != nil {
+			return fmt.Errorf("unlock data directory: %w", err)
+		}
+		return nil
+	}, nil
+}

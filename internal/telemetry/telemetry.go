@@ -1,0 +1,182 @@
+// Package telemetry holds the server's logger and its metrics: the names, the registry and the
+// handler. It knows nothing of events, tokens or keys, and none of them may become a label.
+//
+// Callers: server (New, Logger), and everyone through plain functions that server passes on.
+package telemetry
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// Names of the metrics. Durations are seconds, sizes bytes.
+const (
+	nameAccepted   = "sallyport_events_accepted_total"
+	nameRefused    = "sallyport_requests_refused_total"
+	nameCommit     = "sallyport_commit_seconds"
+	nameBatch      = "sallyport_commit_events"
+	nameBatchBytes = "sallyport_commit_bytes_total"
+	nameAttempts   = "sallyport_attempts_total"
+	nameAttempt    = "sallyport_attempt_seconds"
+	nameInvoked    = "sallyport_invocations_total"
+	nameInvocation = "sallyport_invocation_seconds"
+	nameEvents     = "sallyport_events"
+	nameDiskFree   = "sallyport_disk_free_bytes"
+	nameWorkers    = "sallyport_workers_lost_total"
+	nameReady      = "sallyport_ready"
+	nameBuild      = "sallyport_build_info"
+)
+
+// Metrics are the server's metrics. They are safe for concurrent use.
+type Metrics struct {
+	registry *prometheus.Registry
+	accepted *prometheus.CounterVec
+	refused  *prometheus.CounterVec
+	commit   *prometheus.HistogramVec
+	batch    *prometheus.HistogramVec
+	bytes    *prometheus.CounterVec
+	attempts *prometheus.CounterVec
+	attempt  prometheus.Histogram
+	invoked  *prometheus.CounterVec
+	took     *prometheus.HistogramVec
+}
+
+// NewMetrics returns the metrics of a server of this version.
+func NewMetrics(version string) *Metrics {
+	m := &Metrics{
+		registry: prometheus.NewRegistry(),
+		accepted: prometheus.NewCounterVec(prometheus.CounterOpts{Name: nameAccepted, Help: "Events accepted, repetitions not counted."}, []string{"namespace"}),
+		refused:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: nameRefused, Help: "HTTP requests that were refused or failed, by problem code."}, []string{"code"}),
+		commit: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: nameCommit, Help: "Time of a group commit, fsync included.", Buckets: prometheus.ExponentialBuckets(0.0001, 2, 14),
+		}, []string{"namespace"}),
+		batch: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: nameBatch, Help: "Events of a group commit.", Buckets: prometheus.ExponentialBuckets(1, 2, 11),
+		}, []string{"namespace"}),
+		bytes:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: nameBatchBytes, Help: "Sealed bytes committed."}, []string{"namespace"}),
+		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: nameAttempts, Help: "Attempts at deliveries, by outcome."}, []string{"namespace", "outcome"}),
+		attempt: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: nameAttempt, Help: "Time of an attempt.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 16),
+		}),
+	}
+	m.invoked = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: nameInvoked, Help: "Invocations of functions, by outcome, and by whether an instance was made for it (cold) or waited (warm).",
+	}, []string{"namespace", "function", "outcome", "start"})
+	m.took = prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: nameInvocation, Help: "Time of an invocation of a function.", Buckets: prometheus.ExponentialBuckets(0.0000625, 4, 10),
+	}, []string{"namespace", "function"})
+	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: nameBuild, Help: "Always 1.", ConstLabels: prometheus.Labels{"version": version}})
+	build.Set(1)
+	m.registry.MustRegister(m.accepted, m.refused, m.commit, m.batch, m.bytes, m.attempts, m.attempt, m.invoked, m.took, build,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+// Committed returns what is to be told of each group commit of a namespace.
+func (m *Metrics) Committed(ns string) func(events, bytes int, took time.Duration) {
+	accepted, commit := m.accepted.WithLabelValues(ns), m.commit.WithLabelValues(ns)
+	batch, size := m.batch.WithLabelValues(ns), m.bytes.WithLabelValues(ns)
+	return func(events, bytes int, took time.Duration) {
+		accepted.Add(float64(events))
+		batch.Observe(float64(events))
+		size.Add(float64(bytes))
+		commit.Observe(took.Seconds())
+	}
+}
+
+// Attempted returns what is to be told of each attempt in a namespace.
+func (m *Metrics) Attempted(ns string) func(outcome string, took time.Duration) {
+	counters := map[string]prometheus.Counter{}
+	for _, outcome := range []string{"done", "retry", "dead"} {
+		counters[outcome] = m.attempts.WithLabelValues(ns, outcome)
+	}
+	other := m.attempts.WithLabelValues(ns, "other")
+	return func(outcome string, took time.Duration) {
+		counter := counters[outcome]
+		if counter == nil {
+			counter = other // a count must not take a delivery down
+		}
+		counter.Inc()
+		m.attempt.Observe(took.Seconds())
+	}
+}
+
+// Invoked returns what is to be told of each invocation in a namespace. Functions are a bounded set: they
+// are deployed.
+func (m *Metrics) Invoked(ns string) func(function, outcome string, cold bool, took time.Duration) {
+	return func(function, outcome string, cold bool, took time.Duration) {
+		start := "warm"
+		if cold {
+			start = "cold"
+		}
+		m.invoked.WithLabelValues(ns, function, outcome, start).Inc()
+		m.took.WithLabelValues(ns, function).Observe(took.Seconds())
+	}
+}
+
+// Refused counts a request that ended in a problem. Codes are a closed set.
+func (m *Metrics) Refused(code string) { m.refused.WithLabelValues(code).Inc() }
+
+// Sample is what is read when the metrics are asked for.
+type Sample struct {
+	Ready    bool
+	DiskFree int64
+	// LostWorkers counts the worker processes that ended by a fault.
+	LostWorkers int64
+	Events      []NamespaceSample
+}
+
+// NamespaceSample counts the events of a namespace.
+type NamespaceSample struct {
+	Namespace           string
+	Done, Dead, Pending int64
+}
+
+// Sampled has read called whenever the metrics are asked for. Call it once.
+func (m *Metrics) Sampled(read func() Sample) {
+	m.registry.MustRegister(&sampler{read: read,
+		events:   prometheus.NewDesc(nameEvents, "Accepted events by state; their sum is all that were accepted.", []string{"namespace", "state"}, nil),
+		diskFree: prometheus.NewDesc(nameDiskFree, "Free space of the data directory's file system.", nil, nil),
+		workers:  prometheus.NewDesc(nameWorkers, "Worker processes of functions that ended by a fault.", nil, nil),
+		ready:    prometheus.NewDesc(nameReady, "1 when the server accepts events.", nil, nil),
+	})
+}
+
+type sampler struct {
+	read                             func() Sample
+	events, diskFree, workers, ready *prometheus.Desc
+}
+
+// Describe implements prometheus.Collector.
+func (s *sampler) Describe(c chan<- *prometheus.Desc) {
+	c <- s.events
+	c <- s.diskFree
+	c <- s.workers
+	c <- s.ready
+}
+
+// Collect implements prometheus.Collector.
+func (s *sampler) Collect(c chan<- prometheus.Metric) {
+	v := s.read()
+	ready := 0.0
+	if v.Ready {
+		ready = 1
+	}
+	c <- prometheus.MustNewConstMetric(s.ready, prometheus.GaugeValue, ready)
+	c <- prometheus.MustNewConstMetric(s.diskFree, prometheus.GaugeValue, float64(v.DiskFree))
+	c <- prometheus.MustNewConstMetric(s.workers, prometheus.CounterValue, float64(v.LostWorkers))
+	for _, n := range v.Events {
+		for state, count := range map[string]int64{"done": n.Done, "dead": n.Dead, "pending": n.Pending} {
+			c <- prometheus.MustNewConstMetric(s.events, prometheus.GaugeValue, float64(count), n.Namespace, state)
+		}
+	}
+}
+
+// Handler returns the handler that answers with all metrics.
+func (m *Metrics) Handler() http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{ErrorHandling: promhttp.HTTPErrorOnError})
+}

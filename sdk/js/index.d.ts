@@ -1,0 +1,263 @@
+/**
+ * Types for functions in TypeScript and JavaScript.
+ *
+ *     import type { Handler } from "@sallyport/function"
+ *
+ *     const handle: Handler<Order> = (event, ctx) => [{ type: "order.priced", data: price(event.data) }]
+ *     export default handle
+ */
+
+/** Any value that JSON can hold. */
+export type Json = null | boolean | number | string | Json[] | { [key: string]: Json | undefined };
+
+/** The event to handle: the attributes of CloudEvents 1.0, and its data. */
+export interface Event<Data = any> {
+  readonly specversion: string;
+  readonly id: string;
+  readonly source: string;
+  readonly type: string;
+  readonly subject?: string;
+  /** RFC 3339. */
+  readonly time?: string;
+  readonly datacontenttype?: string;
+  readonly dataschema?: string;
+  /** JSON data, parsed; any other data as a Uint8Array. */
+  readonly data: Data;
+  /** Extension attributes. */
+  readonly [extension: string]: any;
+}
+
+/** An event to publish. One of the function's `publish` grants must name its type. */
+export interface NewEvent {
+  type: string;
+  /** A Uint8Array or an ArrayBuffer is sent as binary data, anything else as JSON. */
+  data?: unknown;
+  subject?: string;
+  datacontenttype?: string;
+  /** When there is none, the server makes one that a retried attempt makes again. */
+  id?: string;
+}
+
+export interface Log {
+  (...values: unknown[]): void;
+  debug(...values: unknown[]): void;
+  info(...values: unknown[]): void;
+  warn(...values: unknown[]): void;
+  error(...values: unknown[]): void;
+}
+
+/** How a failed attempt is to go on. Any thrown error may have these properties. */
+export interface FailOptions {
+  /** false: no further attempt. */
+  retry?: boolean;
+  /** Not earlier than in so many seconds. */
+  retryAfter?: number;
+}
+
+export interface Context {
+  /** Which try at this delivery it is, from 1. */
+  readonly attempt: number;
+  /** When the invocation is stopped, in milliseconds since 1970. */
+  readonly deadline: number;
+  /** Writes to the function log; `console` does too. */
+  readonly log: Log;
+  /** Publishes an event when the handler succeeds. */
+  publish(type: string, data?: unknown, options?: Omit<NewEvent, "type" | "data">): void;
+  /** An error that says how to go on: `throw new ctx.Fail("busy", { retryAfter: 30 })`. */
+  readonly Fail: new (message?: string, options?: FailOptions & ErrorOptions) => Error & FailOptions;
+}
+
+/**
+ * Handles one event. A returned array is events to publish; any other value is the reply that a
+ * synchronous caller gets. A thrown error, or a rejected promise, fails the attempt.
+ */
+export type Handler<Data = any> = (event: Event<Data>, ctx: Context) => unknown;
+
+/**
+ * What a function has besides ECMAScript. Compile with `"lib": ["ES2024"]` and `"types": []`: the libraries
+ * "DOM" and "WebWorker" and the types of Node declare these names too, and much that is not there.
+ */
+declare global {
+  /** Writes to the function log: `log` and `info` at level info, `debug` and `trace` at debug. */
+  interface Console {
+    assert(condition?: unknown, ...values: unknown[]): void;
+    clear(): void;
+    count(label?: string): void;
+    countReset(label?: string): void;
+    debug(...values: unknown[]): void;
+    dir(value?: unknown, options?: unknown): void;
+    dirxml(...values: unknown[]): void;
+    error(...values: unknown[]): void;
+    group(...labels: unknown[]): void;
+    groupCollapsed(...labels: unknown[]): void;
+    groupEnd(): void;
+    info(...values: unknown[]): void;
+    log(...values: unknown[]): void;
+    table(value?: unknown, properties?: string[]): void;
+    time(label?: string): void;
+    timeEnd(label?: string): void;
+    timeLog(label?: string, ...values: unknown[]): void;
+    trace(...values: unknown[]): void;
+    warn(...values: unknown[]): void;
+  }
+  var console: Console;
+
+  var self: typeof globalThis;
+
+  /** Timers run until the handler's promise settles or the deadline is there. */
+  function setTimeout<A extends unknown[]>(callback: (...args: A) => void, delay?: number, ...args: A): number;
+  function setInterval<A extends unknown[]>(callback: (...args: A) => void, delay?: number, ...args: A): number;
+  function clearTimeout(id: number | undefined): void;
+  function clearInterval(id: number | undefined): void;
+  function queueMicrotask(callback: () => void): void;
+  /** Fails the attempt, as an exception does that nothing catches. */
+  function reportError(error: unknown): void;
+
+  function atob(data: string): string;
+  function btoa(data: string): string;
+  /** Of the values that can be transferred there are ArrayBuffers only. */
+  function structuredClone<T>(value: T, options?: { transfer?: ArrayBuffer[] }): T;
+
+  /** @deprecated Throws: a function reaches what its grants name, and there are none for http yet. */
+  function fetch(...args: unknown[]): never;
+
+  interface Performance {
+    /** Milliseconds since the event began. */
+    now(): number;
+    /** When the event began, in milliseconds since 1970. */
+    readonly timeOrigin: number;
+  }
+  var performance: Performance;
+
+  type BufferSource = ArrayBufferView | ArrayBuffer;
+
+  interface SubtleCrypto {
+    digest(algorithm: DigestName | { name: DigestName }, data: BufferSource): Promise<ArrayBuffer>;
+  }
+  type DigestName = "SHA-1" | "SHA-256" | "SHA-384" | "SHA-512";
+  interface Crypto {
+    readonly subtle: SubtleCrypto;
+    getRandomValues<T extends Int8Array | Uint8Array | Uint8ClampedArray | Int16Array | Uint16Array | Int32Array | Uint32Array | BigInt64Array | BigUint64Array>(array: T): T;
+    randomUUID(): `${string}-${string}-${string}-${string}-${string}`;
+  }
+  var crypto: Crypto;
+
+  interface TextEncoder {
+    readonly encoding: "utf-8";
+    encode(input?: string): Uint8Array;
+    encodeInto(source: string, destination: Uint8Array): { read: number; written: number };
+  }
+  var TextEncoder: { prototype: TextEncoder; new (): TextEncoder };
+
+  interface TextDecoder {
+    readonly encoding: string;
+    readonly fatal: boolean;
+    readonly ignoreBOM: boolean;
+    decode(input?: BufferSource, options?: { stream?: boolean }): string;
+  }
+  /** The labels of utf-8, utf-16le, utf-16be and windows-1252 are known, such as "utf8" and "latin1". */
+  var TextDecoder: { prototype: TextDecoder; new (label?: string, options?: { fatal?: boolean; ignoreBOM?: boolean }): TextDecoder };
+
+  interface URL {
+    href: string;
+    readonly origin: string;
+    protocol: string;
+    username: string;
+    password: string;
+    host: string;
+    hostname: string;
+    port: string;
+    pathname: string;
+    search: string;
+    readonly searchParams: URLSearchParams;
+    hash: string;
+    toString(): string;
+    toJSON(): string;
+  }
+  var URL: {
+    prototype: URL;
+    new (url: string | URL, base?: string | URL): URL;
+    canParse(url: string | URL, base?: string | URL): boolean;
+    parse(url: string | URL, base?: string | URL): URL | null;
+  };
+
+  interface URLSearchParams {
+    readonly size: number;
+    append(name: string, value: string): void;
+    delete(name: string, value?: string): void;
+    get(name: string): string | null;
+    getAll(name: string): string[];
+    has(name: string, value?: string): boolean;
+    set(name: string, value: string): void;
+    sort(): void;
+    toString(): string;
+    forEach(callback: (value: string, name: string, params: URLSearchParams) => void, self?: unknown): void;
+    entries(): IterableIterator<[string, string]>;
+    keys(): IterableIterator<string>;
+    values(): IterableIterator<string>;
+    [Symbol.iterator](): IterableIterator<[string, string]>;
+  }
+  var URLSearchParams: {
+    prototype: URLSearchParams;
+    new (init?: string | URLSearchParams | Record<string, string> | Iterable<readonly [string, string]> | readonly (readonly string[])[]): URLSearchParams;
+  };
+
+  interface DOMException extends Error {
+    readonly code: number;
+  }
+  var DOMException: { prototype: DOMException; new (message?: string, name?: string): DOMException };
+
+  interface EventInit {
+    bubbles?: boolean;
+    cancelable?: boolean;
+    composed?: boolean;
+  }
+  /** An event of the web platform. The event that a handler gets is another type: import it from this file. */
+  interface Event {
+    readonly type: string;
+    readonly target: EventTarget | null;
+    readonly currentTarget: EventTarget | null;
+    readonly eventPhase: number;
+    readonly bubbles: boolean;
+    readonly cancelable: boolean;
+    readonly composed: boolean;
+    readonly defaultPrevented: boolean;
+    readonly isTrusted: boolean;
+    readonly timeStamp: number;
+    composedPath(): EventTarget[];
+    preventDefault(): void;
+    stopPropagation(): void;
+    stopImmediatePropagation(): void;
+  }
+  var Event: { prototype: Event; new (type: string, init?: EventInit): Event };
+  interface CustomEvent<T = any> extends Event {
+    readonly detail: T;
+  }
+  var CustomEvent: { prototype: CustomEvent; new <T>(type: string, init?: EventInit & { detail?: T }): CustomEvent<T> };
+
+  type EventListener = ((event: Event) => void) | { handleEvent(event: Event): void };
+  interface EventTarget {
+    addEventListener(type: string, callback: EventListener | null, options?: boolean | { capture?: boolean; once?: boolean; passive?: boolean; signal?: AbortSignal }): void;
+    removeEventListener(type: string, callback: EventListener | null, options?: boolean | { capture?: boolean }): void;
+    dispatchEvent(event: Event): boolean;
+  }
+  var EventTarget: { prototype: EventTarget; new (): EventTarget };
+
+  interface AbortSignal extends EventTarget {
+    readonly aborted: boolean;
+    readonly reason: any;
+    onabort: ((event: Event) => void) | null;
+    throwIfAborted(): void;
+  }
+  var AbortSignal: {
+    prototype: AbortSignal;
+    abort(reason?: unknown): AbortSignal;
+    timeout(milliseconds: number): AbortSignal;
+    any(signals: Iterable<AbortSignal>): AbortSignal;
+  };
+  interface AbortController {
+    readonly signal: AbortSignal;
+    abort(reason?: unknown): void;
+  }
+  var AbortController: { prototype: AbortController; new (): AbortController };
+}
