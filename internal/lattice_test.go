@@ -64,19 +64,20 @@ var anywhere = []string{"internal/telemetry"}
 // owners names, for each third-party library, the one package that may import it. Libraries not
 // listed here (JSON, x/sys, x/term, x/sync) are treated as part of the standard library.
 var owners = map[string][]string{
-	"cel.dev/cel-go":                        {"internal/filter"},
-	"github.com/cedar-policy/cedar-go":      {"internal/policy"},
-	"github.com/elastic/go-seccomp-bpf":     {"internal/cell"},
-	"github.com/evanw/esbuild":              {"internal/bundle"},
-	"github.com/fsnotify/fsnotify":          {"internal/cli"},
-	"github.com/landlock-lsm/go-landlock":   {"internal/cell"},
-	"github.com/nats-io":                    {"internal/store"},
-	"github.com/pelletier/go-toml":          {"internal/manifest"},
-	"github.com/prometheus/client_golang":   {"internal/telemetry"},
-	"github.com/santhosh-tekuri/jsonschema": {"internal/schema"},
-	"github.com/spf13":                      {"internal/cli"},
-	"github.com/tetratelabs/wazero":         {"internal/cell"},
-	"golang.org/x/net":                      {"internal/cell"},
+	"cel.dev/cel-go":                                {"internal/filter"},
+	"github.com/cedar-policy/cedar-go":              {"internal/policy"},
+	"github.com/elastic/go-seccomp-bpf":             {"internal/cell"},
+	"github.com/evanw/esbuild":                      {"internal/bundle"},
+	"github.com/fsnotify/fsnotify":                  {"internal/cli"},
+	"github.com/landlock-lsm/go-landlock":           {"internal/cell"},
+	"kernel.org/pub/linux/libs/security/libcap/cap": {"internal/cell"},
+	"github.com/nats-io":                            {"internal/store"},
+	"github.com/pelletier/go-toml":                  {"internal/manifest"},
+	"github.com/prometheus/client_golang":           {"internal/telemetry"},
+	"github.com/santhosh-tekuri/jsonschema":         {"internal/schema"},
+	"github.com/spf13":                              {"internal/cli"},
+	"github.com/tetratelabs/wazero":                 {"internal/cell"},
+	"golang.org/x/net":                              {"internal/cell"},
 	// The standard library's own choke points. An owner that is a sub-package owns it alone.
 	"unsafe": {"internal/cell/snapshot"},
 }

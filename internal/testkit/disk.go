@@ -74,9 +74,9 @@ func (d *Disk) CutPower() error {
 	return errors.Join(err, unix.Close(fd))
 }
 
-// Restore mounts the file system again, after every process that used it is gone. A worker process has a
-// mount namespace of its own, and so the file system, as it was shut down, until the kernel has ended it after its
-// server: until then a mount gives that one again.
+// Restore mounts the file system again, after every process that used it is gone. A worker process of any server has
+// a mount namespace of its own, and in it the file system, as it was shut down, for the moment until it has a root of its own:
+// until then a mount gives that one again.
 func (d *Disk) Restore() error {
 	const (
 		patience = 10 * time.Second

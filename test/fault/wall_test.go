@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -14,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"sallyport/api"
 	"sallyport/internal/testkit"
@@ -116,6 +119,7 @@ func TestWallsStand(t *testing.T) {
 	checkStatus(t, pid)
 	checkNamespaces(t, pid)
 	checkFiles(t, pid, data)
+	checkMounts(t, pid)
 	if strings.Contains(s.Output(), "gaps") {
 		t.Errorf("the server says that walls are missing\n%s", s.Output())
 	}
@@ -193,15 +197,52 @@ func checkFiles(t *testing.T, pid int, data string) {
 			if !regexp.MustCompile(`(?m)^\S+ \S+ \S+ \S+ 0001 03 +` + inode + `$`).Match(pairs) {
 				t.Errorf("the worker has the %s, which is no end of a pair", target)
 			}
-		case strings.HasPrefix(target, "pipe:"), strings.HasPrefix(target, "anon_inode:"), strings.HasPrefix(target, "/memfd:"), target == "/dev/null",
-			target == fmt.Sprintf("/proc/%d/pagemap", pid),
-			strings.HasPrefix(target, "/sys/fs/cgroup/"): // the Go runtime reads how many processors it may use
+		case strings.HasPrefix(target, "pipe:"), strings.HasPrefix(target, "anon_inode:"), strings.HasPrefix(target, "/memfd:"):
+		case kernelFile(t, pid, e.Name(), target):
 		default:
 			t.Errorf("the worker has %s open", target)
 		}
 		if strings.HasPrefix(target, data) {
 			t.Errorf("the worker has %s of the data folder open", target)
 		}
+	}
+}
+
+// kernelFile reports whether what a worker has open is one of the files that the kernel makes up and a worker needs:
+// its own page table, how many processors the Go runtime may use, nothing to read from. Their paths begin
+// where they were mounted, which is nowhere any more.
+func kernelFile(t *testing.T, pid int, fd, target string) bool {
+	t.Helper()
+	var s unix.Statfs_t
+	if err := unix.Statfs(fmt.Sprintf("/proc/%d/fd/%s", pid, fd), &s); err != nil {
+		t.Errorf("ask what file system %s is of: %v", target, err)
+	}
+	switch s.Type {
+	case unix.PROC_SUPER_MAGIC:
+		return filepath.Base(target) == "pagemap"
+	case unix.CGROUP_SUPER_MAGIC, unix.CGROUP2_SUPER_MAGIC:
+		return strings.HasPrefix(filepath.Base(target), "cpu.")
+	}
+	return filepath.Base(target) == "null"
+}
+
+// checkMounts finds that the worker has one mount, its root, and nothing in it but an empty folder.
+func checkMounts(t *testing.T, pid int) {
+	t.Helper()
+	mounts, err := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(string(mounts), "\n"); n != 1 || !strings.Contains(string(mounts), " - tmpfs ") {
+		t.Errorf("the worker has the mounts\n%swant a root in memory alone", mounts)
+	}
+	var found []string
+	err = filepath.WalkDir(fmt.Sprintf("/proc/%d/root/", pid), func(path string, _ fs.DirEntry, err error) error {
+		found = append(found, path)
+		return err
+	})
+	if err != nil || len(found) != 2 || filepath.Base(found[1]) != "code" {
+		t.Errorf("in the worker's root are %v (%v), want the folder for code alone", found, err)
 	}
 }
 

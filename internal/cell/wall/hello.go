@@ -26,6 +26,7 @@ type hello struct {
 // Main is a worker process: it takes everything from itself that it does not need, says so on conn,
 // and serves until the server is gone.
 func Main(ctx context.Context, conn io.ReadWriter, lanes []*os.File) (err error) {
+	root := confine.Enter()
 	// What the engine needs open is opened here.
 	cfg := cell.Default()
 	cfg.Expendable = true
@@ -39,7 +40,7 @@ func Main(ctx context.Context, conn io.ReadWriter, lanes []*os.File) (err error)
 	if h.Reset = method.String(); why != nil {
 		h.ResetWhy = why.Error()
 	}
-	if h.Report, err = confine.Apply(); err != nil {
+	if h.Report, err = confine.Apply(root); err != nil {
 		return fmt.Errorf("confine the worker: %w", err)
 	}
 	text, err := json.Marshal(&h)

@@ -151,9 +151,10 @@ func renounce() error {
 
 // launch starts the program, in as many namespaces as can be, and as nobody if it can be.
 func launch(cfg Config, conns []*os.File, stderr *os.File) (*exec.Cmd, error) {
-	const inner = unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWNS
+	const inner = unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS
 	var errs []error
-	for _, flags := range []uintptr{unix.CLONE_NEWUSER | inner, inner, 0} {
+	// A mount namespace without a root of its own would only keep the machine's mounts in use.
+	for _, flags := range []uintptr{unix.CLONE_NEWUSER | unix.CLONE_NEWNS | inner, inner, 0} {
 		for _, as := range users() {
 			cmd := exec.Command(cfg.Program)
 			cmd.Args = append(slices.Clone(cfg.Args), strconv.Itoa(len(conns)-1))
@@ -186,10 +187,12 @@ func users() []user {
 }
 
 // apply has a process be u. Within a user namespace of its own it is nobody: whoever is root there gets
-// capabilities.
+// every capability.
 func (u user) apply(a *syscall.SysProcAttr) {
 	change := u.uid != os.Getuid()
 	if a.Cloneflags&unix.CLONE_NEWUSER != 0 {
+		// Over its own namespaces alone, until it has made itself a root (confine.Enter).
+		a.AmbientCaps = []uintptr{unix.CAP_SYS_ADMIN}
 		a.UidMappings = []syscall.SysProcIDMap{{ContainerID: nobody, HostID: u.uid, Size: 1}}
 		a.GidMappings = []syscall.SysProcIDMap{{ContainerID: nobody, HostID: u.gid, Size: 1}}
 		a.GidMappingsEnableSetgroups = change

@@ -24,6 +24,11 @@ func allowedCalls() []string {
 	}
 }
 
+// fileCalls are what the folder of a root of its own takes: files in it are made, read and removed.
+func fileCalls() []string {
+	return []string{"openat", "newfstatat", "getdents64", "unlinkat", "mkdirat", "renameat", "fsync"}
+}
+
 // ioctls are the only requests that are let through: those of the snapshots.
 func ioctls() []uint64 {
 	return []uint64{
@@ -40,7 +45,7 @@ func ioctls() []uint64 {
 
 // fatalCalls end the process: nothing in it makes them by mistake, so an attempt is to be seen. What
 // is neither here nor allowed is refused with EPERM. Opening a file is refused only, because the
-// runtime of a later Go may try.
+// runtime of a later Go may try; where there is a root of its own, Landlock refuses it.
 func fatalCalls() []string {
 	return []string{
 		"socket", "socketpair", "connect", "bind", "listen", "accept", "accept4", "execve", "execveat", "fork", "vfork",
@@ -66,15 +71,19 @@ const (
 
 // filterCalls installs the filters, on all threads. Between the first, which refuses, and the second,
 // which kills, the walls are tried.
-func filterCalls() error {
+func filterCalls(root Root) error {
 	info, err := arch.GetInfo("")
 	if err != nil {
 		return fmt.Errorf("find the machine's system calls: %w", err)
 	}
-	if err := load(refuse(info)); err != nil { // the process was started without new privileges
+	allowed := append(allowedCalls(), "seccomp") // for the second filter, which takes it away
+	if root.Own {
+		allowed = append(allowed, fileCalls()...)
+	}
+	if err := load(refuse(info, allowed)); err != nil { // the process was started without new privileges
 		return err
 	}
-	if err := tryCalls(); err != nil {
+	if err := tryCalls(root); err != nil {
 		return err
 	}
 	return load(seccomp.Policy{
@@ -88,7 +97,7 @@ func load(p seccomp.Policy) error {
 }
 
 // refuse is the list of what is allowed; everything else is refused.
-func refuse(info *arch.Info) seccomp.Policy {
+func refuse(info *arch.Info, allowed []string) seccomp.Policy {
 	equal := func(name string, argument uint32, value uint64) seccomp.NameWithConditions {
 		return seccomp.NameWithConditions{Name: name, Conditions: seccomp.ArgumentConditions{
 			{Argument: argument, Operation: seccomp.Equal, Value: value},
@@ -112,8 +121,7 @@ func refuse(info *arch.Info) seccomp.Policy {
 		Syscalls: []seccomp.SyscallGroup{
 			// Its flags are in memory, where a filter cannot look: clone is used then.
 			{Names: known(info, []string{"clone3"}), Action: seccomp.ActionErrno | seccomp.Action(unix.ENOSYS)},
-			// "seccomp" is for the second filter, which takes it away.
-			{Names: known(info, append(allowedCalls(), "seccomp")), NamesWithCondtions: some, Action: seccomp.ActionAllow},
+			{Names: known(info, allowed), NamesWithCondtions: some, Action: seccomp.ActionAllow},
 		},
 	}
 }
@@ -130,18 +138,20 @@ func known(info *arch.Info, names []string) []string {
 }
 
 // tryCalls tries what must not work.
-func tryCalls() error {
+func tryCalls(root Root) error {
 	var errs []error
 	refused := func(what string, err error) {
 		if !errors.Is(err, unix.EPERM) {
 			errs = append(errs, fmt.Errorf("it does not hold: %s was not refused (%v)", what, err))
 		}
 	}
-	fd, err := unix.Open("/", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err == nil {
-		errs = append(errs, unix.Close(fd))
+	if !root.Own { // else it is Landlock's to refuse, and there is nothing to open
+		fd, err := unix.Open("/", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err == nil {
+			errs = append(errs, unix.Close(fd))
+		}
+		refused("opening a folder", err)
 	}
-	refused("opening a folder", err)
 	for name, family := range map[string]int{"an Internet socket": unix.AF_INET, "a Unix socket": unix.AF_UNIX} {
 		fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 		if err == nil {

@@ -1,11 +1,12 @@
 // Package confine takes from the process it runs in everything that a sandbox engine does not need:
 // files, sockets, other programs, privileges. It is called once, at the start of a worker process,
-// before any code of a user is in it, and there is no way back.
+// before any code of a user is in it, and there is no way back: Enter gives the process an empty root, the
+// engine opens what it needs, and Apply takes away the rest.
 //
 // Apply uses what the kernel has, tries then whether it holds, and reports each wall: what is
 // reported to stand was tried. Whether a wall that is missing matters is for others to decide.
 //
-// It is the only package that imports go-landlock and go-seccomp-bpf. Caller: cell/wall.
+// It is the only package that imports go-landlock, go-seccomp-bpf and libcap's cap. Caller: cell/wall.
 package confine
 
 // Wall is one of the walls around a worker process.
@@ -28,6 +29,7 @@ type Report struct {
 const (
 	NamePrivileges   = "privileges"
 	NameLimits       = "limits"
+	NameRoot         = "root"
 	NameFiles        = "landlock"
 	NameCalls        = "seccomp"
 	NameNamespaces   = "namespaces"

@@ -24,8 +24,9 @@ const (
 )
 
 // Apply confines the process, for good. An error means that it could not even try; walls that the
-// kernel does not have are in the report. What the engine needs open MUST be open before.
-func Apply() (Report, error) {
+// kernel does not have are in the report. What the engine needs open MUST be open before. Root is what
+// Enter returned; the zero value stands for a process that keeps the root it has.
+func Apply(root Root) (Report, error) {
 	r := Report{Namespaces: Namespaces()}
 	// Read afterwards: nothing can be opened then.
 	status, err := os.Open("/proc/self/status")
@@ -38,9 +39,13 @@ func Apply() (Report, error) {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return r, fmt.Errorf("make the process undumpable: %w", err)
 	}
-	detail, err := shutFiles()
+	if err := root.shut(); err != nil {
+		return r, fmt.Errorf("give up what the start needed: %w", err)
+	}
+	r.add(NameRoot, root.try(), "a file system of its own, in memory and empty")
+	detail, err := shutFiles(root)
 	r.add(NameFiles, err, detail)
-	r.add(NameCalls, errors.Join(filterCalls()), "files, sockets and programs were tried: refused")
+	r.add(NameCalls, filterCalls(root), "files, sockets and programs were tried: refused")
 	text, err := io.ReadAll(io.NewSectionReader(status, 0, 1<<16))
 	if err != nil {
 		return r, fmt.Errorf("read the process's status: %w", err)
@@ -75,14 +80,24 @@ func setLimits() error {
 	return errors.Join(errs...)
 }
 
+// codeRights are what an engine does in the folder for compiled code.
+const codeRights landlock.AccessFSSet = landlocksys.AccessFSReadFile | landlocksys.AccessFSWriteFile | landlocksys.AccessFSTruncate |
+	landlocksys.AccessFSMakeReg | landlocksys.AccessFSRemoveFile | landlocksys.AccessFSReadDir | landlocksys.AccessFSMakeDir | landlocksys.AccessFSRemoveDir
+
 // shutFiles takes every right over files, TCP and UDP ports and other processes' sockets and signals that
-// this kernel's Landlock knows.
-func shutFiles() (detail string, err error) {
+// this kernel's Landlock knows, but for the folder of a root of its own.
+func shutFiles(root Root) (detail string, err error) {
 	version, err := landlocksys.LandlockGetABIVersion()
 	if err != nil {
 		return "", errors.New("this kernel has no Landlock")
 	}
-	if err := landlock.V11.BestEffort().Restrict(); err != nil {
+	var rules []landlock.Rule
+	detail = fmt.Sprintf("version %d, no file may be opened", version)
+	if root.Own {
+		rules = append(rules, landlock.PathAccess(codeRights, Folder))
+		detail = fmt.Sprintf("version %d, no file may be opened but in its own %s", version, Folder)
+	}
+	if err := landlock.V11.BestEffort().Restrict(rules...); err != nil {
 		return "", fmt.Errorf("restrict: %w", err)
 	}
 	fd, err := unix.Open("/", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -92,7 +107,7 @@ func shutFiles() (detail string, err error) {
 	if !errors.Is(err, unix.EACCES) {
 		return "", fmt.Errorf("try to open a folder: %w", err)
 	}
-	return fmt.Sprintf("version %d, no file may be opened", version), nil
+	return detail, nil
 }
 
 // Namespaces returns the process's namespaces, those that cannot be read left out.

@@ -4,8 +4,17 @@ package confine
 
 import "errors"
 
+// Folder is nowhere.
+const Folder = ""
+
+// Root is nothing.
+type Root struct{ Own bool }
+
+// Enter changes nothing.
+func Enter() Root { return Root{} }
+
 // Apply fails: the walls are Linux's.
-func Apply() (Report, error) { return Report{}, errors.ErrUnsupported }
+func Apply(Root) (Report, error) { return Report{}, errors.ErrUnsupported }
 
 // Namespaces returns nothing.
 func Namespaces() []string { return nil }
