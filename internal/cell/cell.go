@@ -220,6 +220,5 @@ func (e *Engine) Load(ctx context.Context, spec Spec, limits Limits) (*Function,
 	case api.ModuleWasm:
 		return e.loadWasm(ctx, spec, limits)
 	}
-	return nil, problem.New(problem.Invalid, "cell.module_kind_unknown", "%s: module kind %q is unknown; want %q or %q",
-		spec.Name, spec.Kind, api.ModuleScript, api.ModuleWasm)
+	return nil, unknownKind(spec)
 }

@@ -110,15 +110,10 @@ func (e *Engine) compile(ctx context.Context, code []byte, workers int) (compile
 
 // loadWasm loads a WebAssembly binary.
 func (e *Engine) loadWasm(ctx context.Context, spec Spec, limits Limits) (*Function, error) {
-	if len(spec.Code) > MaxModuleBytes {
-		return nil, problem.New(problem.Unprocessable, "cell.module_too_large", "%s: the module is %d bytes long, the limit is %d",
-			spec.Name, len(spec.Code), MaxModuleBytes)
+	if err := checkModuleSize(spec); err != nil {
+		return nil, err
 	}
-	workers := 1
-	if e.cfg.Expendable {
-		workers = e.cfg.CompileWorkers
-	}
-	m, err := e.acquire(ctx, spec.Code, workers)
+	m, err := e.acquire(ctx, spec.Code, e.moduleWorkers())
 	if err != nil {
 		return nil, refusedModule(spec.Name, err)
 	}

@@ -58,6 +58,11 @@ func (s *server) openCells(ctx context.Context) error {
 	}
 	cfg := wall.Default(s.cfg.WorkerArgs...)
 	cfg.Logger = s.log
+	cache, err := s.codeCache(ctx)
+	if err != nil {
+		return err
+	}
+	cfg.Cache = cache
 	e, err := wall.New(ctx, cfg)
 	if err != nil {
 		return problem.New(problem.Unavailable, "server.second_wall", "no worker process can be started: %v", err).
@@ -113,11 +118,11 @@ func (w walled) Load(ctx context.Context, spec cell.Spec, limits cell.Limits) (d
 	return f, nil
 }
 
-// openInProcess starts the sandbox engine in this process.
-func (s *server) openInProcess(ctx context.Context) error {
+// codeCache opens the cache of compiled code.
+func (s *server) codeCache(ctx context.Context) (*codeCache, error) {
 	sealer, err := s.keys.Sealer(ctx, "", "code")
 	if err != nil {
-		return err
+		return nil, err
 	}
 	reserve := s.cfg.Settings.Storage.MinFree
 	spare := func() int64 {
@@ -127,11 +132,17 @@ func (s *server) openInProcess(ctx context.Context) error {
 		}
 		return free - 2*reserve
 	}
-	cfg := cell.Default()
-	cfg.Scratch = filepath.Join(s.dir, scratchName)
-	if cfg.Cache, err = newCodeCache(filepath.Join(s.dir, codeName), sealer, maxCodeCache, spare, s.log); err != nil {
+	return newCodeCache(filepath.Join(s.dir, codeName), sealer, maxCodeCache, spare, s.log)
+}
+
+// openInProcess starts the sandbox engine in this process.
+func (s *server) openInProcess(ctx context.Context) error {
+	cache, err := s.codeCache(ctx)
+	if err != nil {
 		return err
 	}
+	cfg := cell.Default()
+	cfg.Cache, cfg.Scratch = cache, filepath.Join(s.dir, scratchName)
 	engine, err := cell.New(ctx, cfg)
 	if err != nil {
 		return err

@@ -241,8 +241,69 @@ func checkMounts(t *testing.T, pid int) {
 		found = append(found, path)
 		return err
 	})
-	if err != nil || len(found) != 2 || filepath.Base(found[1]) != "code" {
-		t.Errorf("in the worker's root are %v (%v), want the folder for code alone", found, err)
+	for i, path := range found {
+		info, statErr := os.Stat(path)
+		if i > 0 && !strings.Contains(path, "/root/code") || statErr != nil || !info.IsDir() {
+			t.Errorf("in the worker's root is %s (%v), want empty folders for code alone", path, statErr)
+		}
+	}
+	if err != nil || len(found) < 2 {
+		t.Errorf("in the worker's root are %v (%v), want a folder for code", found, err)
+	}
+}
+
+// TestCompiledCodeIsKept: what a compiler process made is there after a restart, and is used; where a byte of it has
+// changed it is not, and is made again.
+func TestCompiledCodeIsKept(t *testing.T) {
+	t.Parallel()
+	var (
+		data   = filepath.Join(t.TempDir(), "data")
+		binary = testkit.Binary(t)
+	)
+	handle := func(id string) *testkit.Server {
+		s := testkit.Start(t, binary, data)
+		if id == "made" {
+			s.Apply(t, walled())
+		}
+		if a, err := s.Publish(t.Context(), "wall.quick", id, []byte(`{"n":1}`)); err != nil || a.Status != http.StatusAccepted {
+			t.Fatalf("publish: %v %d", err, a.Status)
+		}
+		if e := s.Event(t, id, "20s"); e.State != api.StateDone {
+			t.Fatalf("the event is %s, want done\n%s", e.State, s.Output())
+		}
+		s.Kill()
+		return s
+	}
+	handle("made")
+	files, err := filepath.Glob(filepath.Join(data, "code", "*"))
+	if err != nil || len(files) != 1 {
+		t.Fatalf("there is compiled code in %v (%v), want one file, for scripts", files, err)
+	}
+	code, err := os.ReadFile(files[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	long := time.Now().Add(-time.Hour)
+	if err := os.Chtimes(files[0], long, long); err != nil {
+		t.Fatal(err)
+	}
+	handle("kept")
+	again, err := os.ReadFile(files[0])
+	if err != nil || !bytes.Equal(again, code) {
+		t.Errorf("the code was made again (%v)", err)
+	}
+	if info, err := os.Stat(files[0]); err != nil || info.ModTime().Equal(long) {
+		t.Errorf("the code was not used: %v", err)
+	}
+	code[len(code)/2] ^= 1
+	if err := os.WriteFile(files[0], code, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if s := handle("changed"); !strings.Contains(s.Output(), "compiled code does not open") {
+		t.Errorf("the server does not say that code was changed\n%s", s.Output())
+	}
+	if again, err := os.ReadFile(files[0]); err != nil || bytes.Equal(again, code) {
+		t.Errorf("the code that was changed is still there (%v)", err)
 	}
 }
 

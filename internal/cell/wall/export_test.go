@@ -2,6 +2,7 @@ package wall
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -27,16 +28,41 @@ func (f Fake) Greet() error {
 	return err
 }
 
+// GreetKeeping is Greet of a worker that can be handed code.
+func (f Fake) GreetKeeping() error {
+	text := `{"walls":[],"namespaces":[],"reset":"copy","code":true}`
+	_, err := f.Conn.Write(end(append(begin(nil, kindHello, 0), text...), 0))
+	return err
+}
+
+// ServeKeeping serves as an honest worker does, with an engine of its own and a folder for code.
+func (f Fake) ServeKeeping(ctx context.Context, scratch string) (err error) {
+	codes := newHanded()
+	cfg := cell.Default()
+	cfg.Cache, cfg.Scratch = codes, scratch
+	e, err := cell.New(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, e.Close(ctx)) }()
+	return serve(ctx, newReader(f.Conn, readBuffer), newPacker(f.Conn), f.Lanes, e, codes)
+}
+
 // Serve serves as an honest worker does, with an engine.
 func (f Fake) Serve(ctx context.Context, e *cell.Engine) error {
-	return serve(ctx, newReader(f.Conn, readBuffer), newPacker(f.Conn), f.Lanes, e)
+	return serve(ctx, newReader(f.Conn, readBuffer), newPacker(f.Conn), f.Lanes, e, newHanded())
 }
 
 // NewWithFakes returns an engine whose workers are played: each start calls play with the next number
 // from 0 in a goroutine of its own, and the worker ends when play returns.
 func NewWithFakes(ctx context.Context, lanes int, grace time.Duration, log *slog.Logger, play func(n int, f Fake)) (*Engine, error) {
+	return NewKeeping(ctx, Config{Logger: log, Lanes: lanes, Grace: grace}, play)
+}
+
+// NewKeeping is NewWithFakes with any configuration, such as one with a cache.
+func NewKeeping(ctx context.Context, cfg Config, play func(n int, f Fake)) (*Engine, error) {
 	var next atomic.Int64
-	return build(ctx, Config{Logger: log, Lanes: lanes, Grace: grace}, func(lanes int) (*process, error) {
+	return build(ctx, cfg, func(lanes int) (*process, error) {
 		n := int(next.Add(1)) - 1
 		p := &process{exited: make(chan struct{}), pid: 1000 + n, how: "played to its end"}
 		f := Fake{}
@@ -66,7 +92,8 @@ func NewWithFakes(ctx context.Context, lanes int, grace time.Duration, log *slog
 const (
 	KindHello, KindLoaded, KindRefused, KindLog = uint8(kindHello), uint8(kindLoaded), uint8(kindRefused), uint8(kindLog)
 	KindDone, KindFailed, KindLoad, KindInvoke  = uint8(kindDone), uint8(kindFailed), uint8(kindLoad), uint8(kindInvoke)
-	KindCancel                                  = uint8(kindCancel)
+	KindCancel, KindHand                        = uint8(kindCancel), uint8(kindHand)
+	KindCompile, KindCompiled                   = uint8(kindCompile), uint8(kindCompiled)
 )
 
 // Frame returns the bytes of a frame.
@@ -89,6 +116,21 @@ func (r Reader) Next() (k uint8, id uint64, body []byte, err error) {
 // LoadedBody is the body of a loaded frame.
 func LoadedBody(k string) []byte { return encodeLoaded(nil, 0, loaded{kind: k})[headBytes:] }
 
+// EntriesBody is the body of a compiled frame, of one entry.
+func EntriesBody(key string, value []byte) []byte {
+	return encodeEntries(nil, kindCompiled, 0, []entry{{key, value}})[headBytes:]
+}
+
+// CompileBody is the body of a compile frame.
+func CompileBody(spec cell.Spec) []byte { return encodeCompile(nil, 0, spec)[headBytes:] }
+
+// DecodeEntries takes the body of a compiled frame apart, and returns how many entries are in it.
+func DecodeEntries(body []byte) (int, error) {
+	d := decoder{left: body}
+	n := len(d.entries())
+	return n, d.done()
+}
+
 // DoneBody is the body of a done frame.
 func DoneBody(u cell.Usage, r cell.Result) []byte { return encodeDone(nil, 0, u, r)[headBytes:] }
 
@@ -107,6 +149,7 @@ var (
 	DecodeLoaded  = decodeLoaded
 	DecodeLoad    = decodeLoad
 	DecodeInvoke  = decodeInvoke
+	DecodeCompile = decodeCompile
 )
 
 // ErrProtocol is in the errors of the decoders.

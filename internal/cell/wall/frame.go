@@ -21,6 +21,9 @@ const (
 	kindDrop   kind = 2 // id: function
 	kindInvoke kind = 3 // id: invocation; body: function and event
 	kindCancel kind = 4 // id: question or invocation
+	kindHand   kind = 5 // id: the question that a load frame comes with next; body: compiled code for it
+	// kindCompile is for a compiler process alone. id: question; body: what to compile.
+	kindCompile kind = 6
 	// From a worker to the server. What a guest asks of the server comes here too, once there is
 	// something to ask for.
 	kindHello   kind = 64 // body: what the worker is and which walls stand around it
@@ -29,6 +32,8 @@ const (
 	kindLog     kind = 67 // id: invocation; body: a line
 	kindDone    kind = 68 // id: invocation; body: usage and result
 	kindFailed  kind = 69 // id: invocation; body: usage and failure
+	// kindCompiled is from a compiler process. id: question; body: compiled code.
+	kindCompiled kind = 70
 )
 
 // Lengths, in bytes.

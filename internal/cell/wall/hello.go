@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -21,6 +22,8 @@ type hello struct {
 	// Reset is how the memories of guests are reset, and ResetWhy why it is not done better.
 	Reset    string `json:"reset"`
 	ResetWhy string `json:"reset_why,omitempty"`
+	// Code says that the worker has a folder through which compiled code gets into its engine and out of it.
+	Code bool `json:"code"`
 }
 
 // Main is a worker process: it takes everything from itself that it does not need, says so on conn,
@@ -30,12 +33,16 @@ func Main(ctx context.Context, conn io.ReadWriter, lanes []*os.File) (err error)
 	// What the engine needs open is opened here.
 	cfg := cell.Default()
 	cfg.Expendable = true
+	codes := newHanded()
+	if root.Own {
+		cfg.Cache, cfg.Scratch = codes, filepath.Join(confine.Folder, "engine")
+	}
 	engine, err := cell.New(ctx, cfg)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, engine.Close(context.WithoutCancel(ctx))) }()
-	h := hello{}
+	h := hello{Code: root.Own}
 	method, why := engine.ResetMethod()
 	if h.Reset = method.String(); why != nil {
 		h.ResetWhy = why.Error()
@@ -51,7 +58,7 @@ func Main(ctx context.Context, conn io.ReadWriter, lanes []*os.File) (err error)
 	if err := out.send(func(b []byte) []byte { return end(append(begin(b, kindHello, 0), text...), len(b)) }); err != nil {
 		return fmt.Errorf("greet the server: %w", err)
 	}
-	return serve(ctx, newReader(conn, readBuffer), out, lanes, engine)
+	return serve(ctx, newReader(conn, readBuffer), out, lanes, engine, codes)
 }
 
 // readHello reads what a worker says first.

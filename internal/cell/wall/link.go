@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"sallyport/api"
 	"sallyport/internal/cell"
 	"sallyport/internal/problem"
 )
@@ -37,6 +38,11 @@ type link struct {
 	grace time.Duration
 	// kill ends the process at once.
 	kill func()
+	// code compiles modules for the worker; nil when it compiles them itself.
+	code *compiler
+	// scripts is held while the first script is loaded, and has a word in it once the worker has what all
+	// scripts share.
+	scripts chan bool
 	// dead is closed once nothing is answered any more; err says why, and does not change then.
 	dead  chan struct{}
 	began time.Time
@@ -82,8 +88,9 @@ type loaded struct {
 func newLink(conn io.ReadWriteCloser, lanes []*os.File, grace time.Duration, kill func()) *link {
 	l := &link{
 		conn: conn, out: newPacker(conn), grace: grace, kill: kill, dead: make(chan struct{}), began: time.Now(),
-		calls: map[uint64]*call{}, functions: map[uint64]*loading{},
+		calls: map[uint64]*call{}, functions: map[uint64]*loading{}, scripts: make(chan bool, 1),
 	}
+	l.scripts <- false
 	for _, c := range lanes {
 		l.lanes = append(l.lanes, newLane(c))
 	}
@@ -307,10 +314,47 @@ func (l *link) ensure(ctx context.Context, f *Function) (loaded, error) {
 	return ld.loaded, ld.err
 }
 
-// load sends f to the worker.
-func (l *link) load(ctx context.Context, f *Function) (loaded, error) {
+// load sends f to the worker, with its compiled code if need be.
+func (l *link) load(ctx context.Context, f *Function) (said loaded, err error) {
+	switch {
+	case l.code == nil:
+		return l.loadWith(ctx, f, nil)
+	case f.spec.Kind != api.ModuleScript:
+		entries, err := l.code.entries(ctx, f.spec)
+		if err != nil {
+			return loaded{}, err
+		}
+		return l.loadWith(ctx, f, entries)
+	}
+	var have bool
+	select {
+	case have = <-l.scripts:
+	case <-ctx.Done():
+		return loaded{}, canceled(ctx)
+	}
+	if have {
+		l.scripts <- true
+		return l.loadWith(ctx, f, nil)
+	}
+	defer func() { l.scripts <- have }()
+	entries, err := l.code.entries(ctx, f.spec)
+	if err != nil {
+		return loaded{}, err
+	}
+	said, err = l.loadWith(ctx, f, entries)
+	have = err == nil
+	return said, err
+}
+
+// loadWith sends f to the worker, after the code that it is made of, if there is any.
+func (l *link) loadWith(ctx context.Context, f *Function, code []entry) (loaded, error) {
 	c := &call{load: true}
-	id, err := l.ask(c, loadGrace, func(b []byte, id uint64) []byte { return encodeLoad(b, id, f.id, f.spec, f.limits) })
+	id, err := l.ask(c, loadGrace, func(b []byte, id uint64) []byte {
+		if len(code) > 0 {
+			b = encodeEntries(b, kindHand, id, code)
+		}
+		return encodeLoad(b, id, f.id, f.spec, f.limits)
+	})
 	if err != nil {
 		return loaded{}, err
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"math"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -64,6 +65,46 @@ func decodeLoad(body []byte) (function uint64, spec cell.Spec, l cell.Limits, er
 	spec.Name, spec.Kind = string(d.bytes(maxName)), api.ModuleKind(d.bytes(maxCode))
 	spec.SourceMap, spec.Code = d.bytes(maxLoad), d.bytes(maxLoad)
 	return function, spec, l, d.done()
+}
+
+// encodeCompile appends a compile frame.
+func encodeCompile(b []byte, id uint64, spec cell.Spec) []byte {
+	start := len(b)
+	b = appendText(appendText(begin(b, kindCompile, id), spec.Name), string(spec.Kind))
+	code := spec.Code
+	if spec.Kind == api.ModuleScript {
+		code = nil // what all scripts share is made without one
+	}
+	return end(appendText(b, code), start)
+}
+
+func decodeCompile(body []byte) (spec cell.Spec, err error) {
+	d := decoder{left: body}
+	spec.Name, spec.Kind = string(d.bytes(maxName)), api.ModuleKind(d.bytes(maxCode))
+	spec.Code = d.bytes(maxLoad)
+	return spec, d.done()
+}
+
+// encodeEntries appends a frame of compiled code.
+func encodeEntries(b []byte, k kind, id uint64, entries []entry) []byte {
+	start, size := len(b), headBytes
+	for _, e := range entries {
+		size += len(e.key) + len(e.value) + 2*binary.MaxVarintLen64
+	}
+	b = slices.Grow(b, size+binary.MaxVarintLen64) // once: code is long
+	b = binary.AppendUvarint(begin(b, k, id), uint64(len(entries)))
+	for _, e := range entries {
+		b = appendText(appendText(b, e.key), e.value)
+	}
+	return end(b, start)
+}
+
+// entries takes compiled code, which is a part of the body.
+func (d *decoder) entries() (out []entry) {
+	for n := d.number(maxEntries); n > 0 && d.err == nil; n-- {
+		out = append(out, entry{key: string(d.bytes(maxKey)), value: d.bytes(maxCompiled)})
+	}
+	return out
 }
 
 func encodeLoaded(b []byte, id uint64, l loaded) []byte {

@@ -146,6 +146,7 @@ func FuzzFromWorker(f *testing.F) {
 	f.Add(wall.FailedBody(usage(), problem.New(problem.FunctionFailed, "cell.trap", "t").WithFaults(problem.Fault{Line: 1})))
 	f.Add(wall.LogBody(cell.LevelWarn, "line"))
 	f.Add(wall.LoadedBody(cell.KindReactor))
+	f.Add(wall.EntriesBody("code-1", []byte("code")))
 	limits := cell.DefaultLimits()
 	f.Fuzz(func(t *testing.T, body []byte) {
 		if r, u, err := wall.DecodeDone(body, limits); err == nil {
@@ -169,6 +170,7 @@ func FuzzFromWorker(f *testing.F) {
 		_, _ = wall.DecodeRefused(body)
 		_, _, _ = wall.DecodeLog(body)
 		_, _ = wall.DecodeLoaded(body)
+		_, _ = wall.DecodeEntries(body)
 	})
 }
 
@@ -176,7 +178,13 @@ func FuzzFromWorker(f *testing.F) {
 func FuzzFromServer(f *testing.F) {
 	f.Add(wall.LoadBody(1, cell.Spec{Name: "a", Kind: api.ModuleWasm, Code: []byte("c")}, cell.DefaultLimits()))
 	f.Add(wall.InvokeBody(1, cell.Input{Event: []byte("{}"), EventID: "e", Attempt: 1}))
+	f.Add(wall.CompileBody(cell.Spec{Name: "a", Kind: api.ModuleWasm, Code: []byte("c")}))
 	f.Fuzz(func(t *testing.T, body []byte) {
+		if spec, err := wall.DecodeCompile(body); err == nil && spec.Kind == api.ModuleWasm {
+			if again, err := wall.DecodeCompile(wall.CompileBody(spec)); err != nil || !cmp.Equal(spec, again) {
+				t.Errorf("a module changed on its way: %v", err)
+			}
+		}
 		if function, spec, limits, err := wall.DecodeLoad(body); err == nil {
 			if f2, s2, l2, err := wall.DecodeLoad(wall.LoadBody(function, spec, limits)); err != nil || f2 != function || !cmp.Equal(s2, spec) || l2 != limits {
 				t.Errorf("a module changed on its way: %v", err)

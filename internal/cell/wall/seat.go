@@ -36,6 +36,7 @@ type seat struct {
 	name  string
 	eager bool // another is started at once, not when it is needed
 	start func() (*process, error)
+	code  *compiler // nil when workers compile for themselves
 	log   *slog.Logger
 	grace time.Duration
 	life  context.Context
@@ -55,8 +56,8 @@ type seat struct {
 	idle   *time.Timer // ends the worker
 }
 
-func newSeat(life context.Context, name string, eager bool, start func() (*process, error), cfg Config) *seat {
-	return &seat{name: name, eager: eager, start: start, log: cfg.Logger.With("worker", name), grace: cfg.Grace, life: life, turn: make(chan struct{}, 1)}
+func newSeat(life context.Context, name string, eager bool, start func() (*process, error), code *compiler, cfg Config) *seat {
+	return &seat{name: name, eager: eager, start: start, code: code, log: cfg.Logger.With("worker", name), grace: cfg.Grace, life: life, turn: make(chan struct{}, 1)}
 }
 
 // with calls do with a worker that lives. When the worker was gone before do could ask it anything, it is
@@ -170,6 +171,9 @@ func (s *seat) open(ctx context.Context) error {
 // settle makes p the seat's worker.
 func (s *seat) settle(p *process, h hello, from reader) {
 	l := newLink(p.conn, p.lanes, s.grace, p.kill)
+	if h.Code {
+		l.code = s.code
+	}
 	s.mu.Lock()
 	s.link, s.pid, s.hello = l, p.pid, h
 	s.walls = append(h.Walls, apart(confine.Namespaces(), h.Namespaces))

@@ -12,6 +12,9 @@
 // worker. One that ends this one too is the cause: it fails with cell.worker_lost, which is a failed
 // attempt, and its function runs alone from then on. All others lose time only.
 //
+// Modules are compiled by processes that do nothing else, each for one module (compiler.go), so that compiled code can be
+// kept: a worker that runs functions could be made to hand out what later workers would execute.
+//
 // The package decides nothing about functions, retries nothing that a function did, and does not say
 // whether a wall may be missing. Callers: server (New, Main), deploy (Load), dispatch (Invoke).
 package wall
@@ -59,6 +62,9 @@ type Config struct {
 	Args    []string
 	// Lanes is how many invocations have a socket to themselves. It is the last argument of the worker.
 	Lanes int
+	// Cache keeps what compiler processes make for the next worker, and for the next run; nil for nothing, then
+	// each worker compiles for itself. See cell.Cache.
+	Cache cell.Cache
 	// Grace is how long the answer to an invocation may take beyond the function's timeout. It is to be
 	// long enough for a machine that is busy with compiling: a worker that takes longer is stuck, and ended.
 	Grace  time.Duration
@@ -137,9 +143,13 @@ func New(ctx context.Context, cfg Config) (*Engine, error) {
 func build(ctx context.Context, cfg Config, start func(lanes int) (*process, error)) (*Engine, error) {
 	life, stop := context.WithCancel(context.WithoutCancel(ctx))
 	e := &Engine{turns: make(chan struct{}, seatsAlone), log: cfg.Logger, stop: stop}
-	e.main = newSeat(life, "main", true, func() (*process, error) { return start(cfg.Lanes) }, cfg)
+	var code *compiler
+	if cfg.Cache != nil {
+		code = newCompiler(cfg.Cache, func() (*process, error) { return start(0) }, cfg.Logger)
+	}
+	e.main = newSeat(life, "main", true, func() (*process, error) { return start(cfg.Lanes) }, code, cfg)
 	for range seatsAlone {
-		s := newSeat(life, "alone", false, func() (*process, error) { return start(min(cfg.Lanes, 1)) }, cfg)
+		s := newSeat(life, "alone", false, func() (*process, error) { return start(min(cfg.Lanes, 1)) }, code, cfg)
 		e.alone = append(e.alone, s)
 		e.giveBack(s)
 	}

@@ -14,10 +14,10 @@ import (
 
 // serve is what a worker does: it runs functions in engine as the server tells it, and returns nil
 // when the server is gone. Lanes may be waited for by then, which ends with the process.
-func serve(ctx context.Context, in reader, out *packer, lanes []*os.File, engine *cell.Engine) error {
+func serve(ctx context.Context, in reader, out *packer, lanes []*os.File, engine *cell.Engine, codes *handed) error {
 	ctx, stop := context.WithCancel(ctx)
 	w := &worker{
-		engine: engine, out: out,
+		engine: engine, codes: codes, out: out,
 		functions: map[uint64]*cell.Function{}, running: map[uint64]context.CancelCauseFunc{},
 	}
 	defer w.background.Wait()
@@ -42,8 +42,10 @@ func serve(ctx context.Context, in reader, out *packer, lanes []*os.File, engine
 // mostAsked says how long a frame from the server may be.
 func mostAsked(k kind, _ uint64) (int, error) {
 	switch k {
-	case kindLoad:
+	case kindLoad, kindCompile:
 		return maxLoad, nil
+	case kindHand:
+		return maxCompiled + maxEntries*maxKey, nil
 	case kindInvoke:
 		return maxEvent + maxName, nil
 	case kindDrop, kindCancel:
@@ -55,6 +57,7 @@ func mostAsked(k kind, _ uint64) (int, error) {
 // worker is the state of a worker process.
 type worker struct {
 	engine     *cell.Engine
+	codes      *handed
 	out        *packer
 	background sync.WaitGroup
 
@@ -65,6 +68,10 @@ type worker struct {
 	// lane, which a cancel can overtake.
 	early     [earlyCancels]uint64
 	nextEarly int
+
+	// next is compiled code for the load frame that comes next, of the reader's goroutine.
+	next   []entry
+	nextID uint64
 }
 
 // earlyCancels is more than there are lanes.
@@ -81,7 +88,26 @@ func (w *worker) take(ctx context.Context, f frame) error {
 		if err != nil {
 			return err
 		}
-		w.begin(ctx, f.id, func(ctx context.Context) { w.load(ctx, f.id, function, spec, limits) })
+		code := w.next
+		if w.nextID != f.id {
+			code = nil
+		}
+		w.next = nil
+		w.codes.offer(code)
+		w.begin(ctx, f.id, func(ctx context.Context) {
+			defer w.codes.withdraw(code)
+			w.load(ctx, f.id, function, spec, limits)
+		})
+	case kindHand:
+		d := decoder{left: f.body}
+		w.next, w.nextID = d.entries(), f.id
+		return d.done()
+	case kindCompile:
+		spec, err := decodeCompile(f.body)
+		if err != nil {
+			return err
+		}
+		w.begin(ctx, f.id, func(ctx context.Context) { w.compile(ctx, f.id, spec) })
 	case kindInvoke:
 		fn, in, err := w.asked(f)
 		if err != nil {
