@@ -69,6 +69,7 @@ var owners = map[string][]string{
 	"github.com/elastic/go-seccomp-bpf":             {"internal/cell"},
 	"github.com/evanw/esbuild":                      {"internal/bundle"},
 	"github.com/fsnotify/fsnotify":                  {"internal/cli"},
+	"github.com/klauspost/compress":                 {"internal/cell"},
 	"github.com/landlock-lsm/go-landlock":           {"internal/cell"},
 	"kernel.org/pub/linux/libs/security/libcap/cap": {"internal/cell"},
 	"github.com/nats-io":                            {"internal/store"},

@@ -1,19 +1,22 @@
 package cell
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"strings"
 	"sync"
 
+	"github.com/go-json-experiment/json"
+	"github.com/klauspost/compress/s2"
 	"github.com/tetratelabs/wazero"
+
+	"sallyport/internal/cell/harden"
 )
 
 // Cache keeps compiled code and templates between the runs of a process. What it returns is executed:
@@ -26,32 +29,17 @@ type Cache interface {
 	Put(key string, value []byte)
 }
 
-// cacheVersion is a part of every key. It is raised when the form of an entry, the hardening or what
-// a template holds changes in a way that the code does not tell.
-const cacheVersion = "1"
+// CodeKeys is what the keys of compiled code begin with.
+const CodeKeys = "code-"
 
-// cacheKey returns the key of what is made of the given parts by this version of the engine.
-func cacheKey(kind string, parts ...[]byte) string {
+// cacheKey returns the key of what is made of the given parts by this very program.
+func (e *Engine) cacheKey(kind string, parts ...[]byte) string {
 	h := sha256.New()
-	for _, p := range append([][]byte{[]byte(cacheVersion), []byte(engineVersion())}, parts...) {
+	for _, p := range append([][]byte{[]byte(e.program)}, parts...) {
 		fmt.Fprintf(h, "%d:", len(p))
 		h.Write(p)
 	}
 	return kind + "-" + hex.EncodeToString(h.Sum(nil))
-}
-
-// engineVersion is the version of wazero, which checks its own again.
-func engineVersion() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return ""
-	}
-	for _, m := range info.Deps {
-		if m.Path == "github.com/tetratelabs/wazero" {
-			return m.Version
-		}
-	}
-	return ""
 }
 
 // codeCache gets compiled code into wazero and out of it. wazero reads and writes files in a folder
@@ -84,44 +72,146 @@ func (c *codeCache) close(ctx context.Context) error {
 	return errors.Join(c.wazero.Close(ctx), os.RemoveAll(c.dir))
 }
 
-// compile runs a compilation with the code that the cache has for the key, or keeps the code that it
-// makes.
-func (c *codeCache) compile(key string, compile func() error) error {
-	if entry := c.cache.Get(key); entry != nil && c.reuse(entry, compile) {
-		return nil
+// compiler compiles a module.
+type compiler func(module []byte) (wazero.CompiledModule, error)
+
+// compile returns the compiled form of a module: with the code that the cache has under the key, or else with what
+// it makes of it, which it keeps. Either way what wazero reads is the module's skeleton, so that it does not hold
+// the text of what it has the code of.
+func (c *codeCache) compile(ctx context.Context, key string, module []byte, compile compiler) (wazero.CompiledModule, harden.Report, error) {
+	if kept := c.cache.Get(key); kept != nil {
+		if compiled, report, err := c.reuse(kept, compile); err == nil {
+			return compiled, report, nil
+		}
+		// What cannot be used is as good as nothing.
+	}
+	hardened, report, err := harden.Module(module)
+	if err != nil {
+		return nil, report, err
+	}
+	made, err := c.make(ctx, hardened, report, compile)
+	if err != nil {
+		return nil, report, err
+	}
+	if made == nil {
+		compiled, err := compile(hardened)
+		return compiled, report, err
+	}
+	c.cache.Put(key, made)
+	return c.reuse(made, compile)
+}
+
+// make compiles a module and returns the entry for it, or nothing when wazero wrote no file: it had the code in memory.
+func (c *codeCache) make(ctx context.Context, hardened []byte, report harden.Report, compile compiler) ([]byte, error) {
+	e := entry{report: report}
+	var err error
+	if e.skeleton, err = harden.Skeleton(hardened); err != nil {
+		return nil, err
 	}
 	c.compiling.Lock()
 	defer c.compiling.Unlock()
-	if err := compile(); err != nil {
-		return err
+	_, code, err := c.write(ctx, hardened, compile)
+	if err != nil || len(code) == 0 || len(code) > maxCode {
+		return nil, err
 	}
-	return c.collect(key)
+	e.packed = s2.Encode(nil, code)
+	// wazero names the file of a module by the module, so it is asked for that of the skeleton.
+	if e.path, _, err = c.write(ctx, e.skeleton, compile); err != nil || e.path == "" {
+		return nil, err
+	}
+	return e.encode()
 }
 
-// reuse runs a compilation with the code of an entry. It reports whether that went well: if not, the
-// entry is as good as none.
-func (c *codeCache) reuse(entry []byte, compile func() error) bool {
-	done, err := c.restore(entry)
+// write compiles a module and takes the file that wazero writes, if any.
+func (c *codeCache) write(ctx context.Context, module []byte, compile compiler) (name string, code []byte, err error) {
+	compiled, err := compile(module)
 	if err != nil {
-		return false
+		return "", nil, err
+	}
+	name, code, err = c.collect()
+	return name, code, errors.Join(err, compiled.Close(ctx))
+}
+
+// reuse returns the compiled form of a module of which there is an entry.
+func (c *codeCache) reuse(kept []byte, compile compiler) (wazero.CompiledModule, harden.Report, error) {
+	e, err := parseEntry(kept)
+	if err != nil {
+		return nil, harden.Report{}, err
+	}
+	done, err := c.restore(e)
+	if err != nil {
+		return nil, harden.Report{}, err
 	}
 	defer done()
-	return compile() == nil
+	compiled, err := compile(e.skeleton)
+	return compiled, e.report, err
 }
 
-// An entry is the path of a file in the folder, a line feed, and its content.
+// entry is what is kept of a module.
+type entry struct {
+	report   harden.Report
+	skeleton []byte
+	// path is that of the file in the folder in which wazero looks for the code of the skeleton, and packed what
+	// belongs into it, the code of the module, in the block format of S2: it is four times as long.
+	path   string
+	packed []byte
+}
+
+// maxCode bounds the code of a module, unpacked, in bytes: that of the longest takes some 200 MiB.
+const maxCode = 512 << 20
+
+// errEntry is returned for bytes that are no entry.
+var errEntry = errors.New("not an entry of compiled code")
+
+// encode returns the parts of e, each after its length.
+func (e *entry) encode() ([]byte, error) {
+	report, err := json.Marshal(&e.report)
+	if err != nil {
+		return nil, fmt.Errorf("encode the report of a module: %w", err)
+	}
+	parts := [][]byte{[]byte(e.path), report, e.skeleton, e.packed}
+	size := 0
+	for _, p := range parts {
+		size += len(p) + binary.MaxVarintLen64
+	}
+	out := make([]byte, 0, size)
+	for _, p := range parts {
+		out = append(binary.AppendUvarint(out, uint64(len(p))), p...)
+	}
+	return out, nil
+}
+
+// parseEntry parses what encode made, and keeps it. It is safe with bytes from anywhere, but the code is code.
+func parseEntry(b []byte) (*entry, error) {
+	var parts [4][]byte
+	for i := range parts {
+		n, width := binary.Uvarint(b)
+		if width <= 0 || n > uint64(len(b)-width) {
+			return nil, errEntry
+		}
+		parts[i], b = b[width:width+int(n)], b[width+int(n):]
+	}
+	e := &entry{path: string(parts[0]), skeleton: parts[2], packed: parts[3]}
+	if n, err := s2.DecodedLen(e.packed); err != nil || n > maxCode || len(b) > 0 || !filepath.IsLocal(e.path) {
+		return nil, errEntry
+	}
+	if err := json.Unmarshal(parts[1], &e.report, json.RejectUnknownMembers(true)); err != nil {
+		return nil, errEntry
+	}
+	return e, nil
+}
 
 // restore writes the file of an entry.
-func (c *codeCache) restore(entry []byte) (done func(), err error) {
-	name, content, ok := bytes.Cut(entry, []byte{'\n'})
-	path := filepath.Join(c.dir, string(name))
-	if !ok || !filepath.IsLocal(string(name)) {
-		return nil, errors.New("the entry is malformed")
-	}
+func (c *codeCache) restore(e *entry) (done func(), err error) {
+	path := filepath.Join(c.dir, e.path)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.known[path] == 0 {
-		if err := os.WriteFile(path, content, 0o600); err != nil {
+		code, err := s2.Decode(nil, e.packed)
+		if err == nil {
+			err = os.WriteFile(path, code, 0o600)
+		}
+		if err != nil {
 			return nil, fmt.Errorf("restore compiled code: %w", err)
 		}
 	}
@@ -136,24 +226,21 @@ func (c *codeCache) restore(entry []byte) (done func(), err error) {
 	}, nil
 }
 
-// collect takes the one file out of the folder that nobody restored. There is none when wazero had
-// the code in memory.
-func (c *codeCache) collect(key string) error {
+// collect takes the one file out of the folder that nobody restored, if there is one.
+func (c *codeCache) collect() (name string, content []byte, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return filepath.WalkDir(c.dir, func(path string, d os.DirEntry, err error) error {
+	err = filepath.WalkDir(c.dir, func(path string, d os.DirEntry, err error) error {
 		if err != nil || d.IsDir() || c.known[path] > 0 || strings.HasSuffix(path, ".tmp") {
 			return err
 		}
-		content, err := os.ReadFile(path)
-		if err != nil {
+		if content, err = os.ReadFile(path); err != nil {
 			return fmt.Errorf("collect compiled code: %w", err)
 		}
-		name, err := filepath.Rel(c.dir, path)
-		if err != nil {
+		if name, err = filepath.Rel(c.dir, path); err != nil {
 			return err
 		}
-		c.cache.Put(key, append([]byte(name+"\n"), content...))
 		return os.Remove(path)
 	})
+	return name, content, err
 }

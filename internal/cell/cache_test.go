@@ -3,6 +3,7 @@ package cell_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -88,12 +89,51 @@ func TestCache(t *testing.T) {
 	cache.entries = nil
 	run(t, module)
 	for key, entry := range cache.entries {
-		name, _, _ := bytes.Cut(entry, []byte{'\n'})
-		for _, bad := range [][]byte{{}, []byte("x"), []byte("../../outside\nx"), append(bytes.Clone(name), "\nrubbish"...), entry[:len(entry)/2]} {
+		outside := append([]byte("\x0d../../outside"), entry[1+entry[0]:]...)
+		for _, bad := range [][]byte{{}, []byte("x"), outside, append(bytes.Clone(entry), 1), entry[:len(entry)/2], emptyCode(entry)} {
 			cache.entries[key] = bad
 			run(t, module)
 		}
 	}
+}
+
+// emptyCode returns an entry of compiled code with nothing for the code, which comes last.
+func emptyCode(entry []byte) []byte {
+	at := 0
+	for range 3 {
+		n, width := binary.Uvarint(entry[at:])
+		if at += width + int(n); at >= len(entry) {
+			return nil // a template
+		}
+	}
+	return append(bytes.Clone(entry[:at]), 0)
+}
+
+// FuzzParseEntry: what is taken as an entry of compiled code is encoded as it was, and all else is an error.
+func FuzzParseEntry(f *testing.F) {
+	cache := &memoryCache{}
+	fn, err := newEngine(f, cache).Load(f.Context(), wasm("echo.wasm", echo()), cell.DefaultLimits())
+	if err != nil {
+		f.Fatal(err)
+	}
+	if err := fn.Close(f.Context()); err != nil {
+		f.Fatal(err)
+	}
+	for key, entry := range cache.entries {
+		if strings.HasPrefix(key, "code-") {
+			f.Add(entry)
+		}
+	}
+	f.Add([]byte("\x01a\x02{}\x00\x01\x00"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		again, err := cell.RecodeEntry(b)
+		if err != nil {
+			return
+		}
+		if twice, err := cell.RecodeEntry(again); err != nil || !bytes.Equal(twice, again) {
+			t.Errorf("an entry changed: %v", err)
+		}
+	})
 }
 
 // BenchmarkLoadCached is what the first event after a restart waits for: a Go program of 3 MB whose

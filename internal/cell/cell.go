@@ -107,6 +107,7 @@ type Engine struct {
 	memories *snapshot.Allocator
 	idle     idle
 	code     *codeCache // nil without a Cache
+	program  string     // identifies this program in the keys of the Cache
 
 	mu      sync.Mutex
 	modules map[digest]*module
@@ -136,6 +137,7 @@ func New(ctx context.Context, cfg Config) (*Engine, error) {
 		WithCloseOnContextDone(false). // hardened code stops itself, at a fraction of the cost
 		WithDebugInfoEnabled(false)    // hardening drops it
 	if cfg.Cache != nil {
+		e.program = ProgramID()
 		if e.code, err = openCodeCache(cfg.Cache, cfg.Scratch); err != nil {
 			return nil, errors.Join(err, memories.Close())
 		}

@@ -8,3 +8,12 @@ func ReencodeTemplate(b []byte) ([]byte, error) {
 	}
 	return t.append(nil), nil
 }
+
+// RecodeEntry parses b as an entry of compiled code and encodes it again.
+func RecodeEntry(b []byte) ([]byte, error) {
+	e, err := parseEntry(b)
+	if err != nil {
+		return nil, err
+	}
+	return e.encode()
+}

@@ -87,24 +87,22 @@ var errPanicked = errors.New("the compiler gave up")
 // type does not exist, FuzzLoad has it); that is an error of the module. A panic on a goroutine of
 // wazero's own could not be caught, so only code that is known may be compiled by more than one.
 func (e *Engine) compile(ctx context.Context, code []byte, workers int) (compiled wazero.CompiledModule, report harden.Report, err error) {
-	hardened, report, err := harden.Module(code)
-	if err != nil {
-		return nil, harden.Report{}, err
-	}
 	defer func() {
 		if v := recover(); v != nil {
 			compiled, err = nil, fmt.Errorf("%w: %v", errPanicked, v)
 		}
 	}()
-	compile := func() error {
-		compiled, err = e.runtime.CompileModule(experimental.WithCompilationWorkers(ctx, workers), hardened)
-		return err
+	compile := func(module []byte) (wazero.CompiledModule, error) {
+		return e.runtime.CompileModule(experimental.WithCompilationWorkers(ctx, workers), module)
 	}
-	if e.code == nil {
-		err = compile()
-	} else {
-		err = e.code.compile(cacheKey("code", hardened), compile)
+	if e.code != nil {
+		return e.code.compile(ctx, e.cacheKey("code", code), code, compile)
 	}
+	hardened, report, err := harden.Module(code)
+	if err != nil {
+		return nil, harden.Report{}, err
+	}
+	compiled, err = compile(hardened)
 	return compiled, report, err
 }
 

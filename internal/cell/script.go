@@ -83,7 +83,7 @@ func (f *Function) boot(ctx context.Context, inv *invocation, code []byte) error
 	if err != nil {
 		return err
 	}
-	key := cacheKey("script", base.digest[:], []byte(f.name), code, fmt.Append(nil, f.limits.Memory))
+	key := f.engine.cacheKey("script", base.digest[:], []byte(f.name), code, fmt.Append(nil, f.limits.Memory))
 	if f.template = f.recall(key, base.image); f.template != nil {
 		return nil
 	}
@@ -136,7 +136,7 @@ func (e *Engine) scriptBase(ctx context.Context, f *Function, inv *invocation) (
 	if e.base != nil {
 		return e.base, nil
 	}
-	key := cacheKey("base", f.module.digest[:], js.Prelude())
+	key := e.cacheKey("base", f.module.digest[:], js.Prelude())
 	t := f.recall(key, nil)
 	if t == nil {
 		var err error

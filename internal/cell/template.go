@@ -62,7 +62,7 @@ func (f *Function) prepare(ctx context.Context, take func(context.Context, *invo
 // initialize makes an instance of a module ready and takes the template of it. A module whose state
 // is not in its memory and numbers in globals alone gets none: each of its instances is made anew.
 func (f *Function) initialize(ctx context.Context, inv *invocation) error {
-	key := cacheKey("template", f.module.digest[:], fmt.Append(nil, f.limits.Memory))
+	key := f.engine.cacheKey("template", f.module.digest[:], fmt.Append(nil, f.limits.Memory))
 	if f.module.report.Portable() {
 		if f.template = f.recall(key, nil); f.template != nil {
 			return nil

@@ -274,7 +274,7 @@ func TestCompiledCodeIsKept(t *testing.T) {
 		s.Kill()
 		return s
 	}
-	handle("made")
+	first := handle("made")
 	files, err := filepath.Glob(filepath.Join(data, "code", "*"))
 	if err != nil || len(files) != 1 {
 		t.Fatalf("there is compiled code in %v (%v), want one file, for scripts", files, err)
@@ -287,7 +287,11 @@ func TestCompiledCodeIsKept(t *testing.T) {
 	if err := os.Chtimes(files[0], long, long); err != nil {
 		t.Fatal(err)
 	}
-	handle("kept")
+	for id, s := range map[string]*testkit.Server{"made": first, "kept": handle("kept")} {
+		if strings.Contains(s.Output(), "was compiled in the worker") {
+			t.Errorf("%s: code was not used\n%s", id, s.Output())
+		}
+	}
 	again, err := os.ReadFile(files[0])
 	if err != nil || !bytes.Equal(again, code) {
 		t.Errorf("the code was made again (%v)", err)

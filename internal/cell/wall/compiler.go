@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -58,7 +59,7 @@ type entry struct {
 
 func newCompiler(cache cell.Cache, start func() (*process, error), log *slog.Logger) *compiler {
 	return &compiler{
-		cache: cache, program: program(), start: start, log: log.With("worker", "compiler"),
+		cache: cache, program: cell.ProgramID(), start: start, log: log.With("worker", "compiler"),
 		turns: make(chan struct{}, compilersAtOnce), making: map[string]*making{},
 	}
 }
@@ -204,6 +205,8 @@ type handed struct {
 	entries map[string]*handedEntry
 	made    []entry
 	collect bool
+	// missed is told what was compiled here although a compiler should have; it may be nil.
+	missed func(key string)
 }
 
 type handedEntry struct {
@@ -227,8 +230,11 @@ func (h *handed) Get(key string) []byte {
 func (h *handed) Put(key string, value []byte) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.collect {
+	switch {
+	case h.collect:
 		h.made = append(h.made, entry{key, bytes.Clone(value)})
+	case h.missed != nil && strings.HasPrefix(key, cell.CodeKeys):
+		h.missed(key)
 	}
 }
 

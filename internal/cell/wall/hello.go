@@ -34,6 +34,9 @@ func Main(ctx context.Context, conn io.ReadWriter, lanes []*os.File) (err error)
 	cfg := cell.Default()
 	cfg.Expendable = true
 	codes := newHanded()
+	codes.missed = func(key string) {
+		fmt.Fprintf(os.Stderr, "a module was compiled in the worker that runs it: no code was handed over for %s\n", key)
+	}
 	if root.Own {
 		cfg.Cache, cfg.Scratch = codes, filepath.Join(confine.Folder, "engine")
 	}

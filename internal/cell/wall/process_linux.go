@@ -1,8 +1,6 @@
 package wall
 
 import (
-	"crypto/rand"
-	"debug/elf"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -47,23 +45,6 @@ func Inherited(lanes int) (conn *os.File, along []*os.File, err error) {
 	}
 	signal.Ignore(unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2)
 	return os.NewFile(inherited, "server"), along, nil
-}
-
-// program identifies this very program, whose work compiled code is: the build id that the linker gave it.
-// Without one nothing is found again.
-func program() string {
-	const section, head = ".note.go.buildid", 16 // name size, id size, type, "Go"
-	file, err := elf.Open("/proc/self/exe")
-	if err != nil {
-		return rand.Text()
-	}
-	defer func() { _ = file.Close() }() // it was only read
-	if s := file.Section(section); s != nil {
-		if note, err := s.Data(); err == nil && len(note) > head {
-			return string(note[head:])
-		}
-	}
-	return rand.Text()
 }
 
 // closeOthers closes what the server had open without knowing, from whoever started it. What this

@@ -3,7 +3,6 @@
 package wall
 
 import (
-	"crypto/rand"
 	"errors"
 	"log/slog"
 	"os"
@@ -13,5 +12,3 @@ func start(Config, int, *slog.Logger) (*process, error) { return nil, errors.Err
 
 // Inherited fails: there are no worker processes here.
 func Inherited(int) (*os.File, []*os.File, error) { return nil, nil, errors.ErrUnsupported }
-
-func program() string { return rand.Text() }
