@@ -5,6 +5,7 @@ import (
 	"errors"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"sallyport/api"
 	"sallyport/internal/cell"
@@ -147,7 +148,11 @@ func (s *server) openInProcess(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.later(func() error { return engine.Close(context.WithoutCancel(ctx)) })
+	prepared := s.prepareScripts(ctx, engine)
+	s.later(func() error {
+		prepared()
+		return engine.Close(context.WithoutCancel(ctx))
+	})
 	s.cells = cells{engine: deploy.InProcess(engine), setting: manifest.WallOff}
 	method, why := engine.ResetMethod()
 	if s.cells.reset = method.String(); why != nil {
@@ -155,4 +160,26 @@ func (s *server) openInProcess(ctx context.Context) error {
 	}
 	s.warnOfReset(s.cells.reset, s.cells.resetWhy)
 	return nil
+}
+
+// modeDev is the mode of a server that `sallyport dev` runs.
+const modeDev = "dev"
+
+// prepareScripts has what all scripts share compiled before the first is saved, where somebody is writing one: it takes a
+// second or two, once for this version of the program. The function it returns waits for the end of it.
+func (s *server) prepareScripts(ctx context.Context, engine *cell.Engine) (wait func()) {
+	var background sync.WaitGroup
+	if s.cfg.Mode != modeDev {
+		return background.Wait
+	}
+	ctx, stop := context.WithCancel(ctx)
+	background.Go(func() {
+		if err := engine.Compile(ctx, cell.Spec{Name: "QuickJS", Kind: api.ModuleScript}); err != nil && ctx.Err() == nil {
+			s.log.Warn("what scripts share is not compiled yet; the first script has it compiled", "error", err)
+		}
+	})
+	return func() {
+		stop()
+		background.Wait()
+	}
 }
