@@ -36,6 +36,13 @@ func (r *residents) remove(m *moduleHandle) {
 	delete(r.held, m)
 }
 
+// taken returns how much memory they take together, in bytes.
+func (r *residents) taken() int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.bytes
+}
+
 // trim unloads functions until there is room, or all that are left are in use. No handle may be
 // locked by the caller.
 func (r *residents) trim(ctx context.Context) {

@@ -117,3 +117,34 @@ func TestMemoryIsBounded(t *testing.T) {
 		t.Errorf("%d functions are loaded after all of that; want 3", n)
 	}
 }
+
+// TestWarm: after a start functions are loaded, as many as half of the memory for them holds.
+func TestWarm(t *testing.T) {
+	t.Parallel()
+	manifest := "name = \"many\"\n[functions]\n"
+	for i := range 5 {
+		manifest += fmt.Sprintf("f%d.source = \"f%d.wasm\"\n", i, i)
+	}
+	w := newWorld()
+	apply(t, w.open(t), app(manifest, 1))
+	for most, want := range map[int64]string{60: "f0 f1 f2", 0: "", 1000: "f0 f1 f2 f3 f4"} {
+		engine := &weighed{loaded: map[string]int{}, bytes: 10}
+		d, err := deploy.New(t.Context(), deploy.Config{
+			Apps: bucket{w}, Blobs: blobs{w}, Engine: engine, Memory: most,
+			End: func(context.Context, ident.Namespace) (ident.Position, error) { return 0, nil },
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := engine.names(); got != "" {
+			t.Errorf("before Warm %s are loaded, want none", got)
+		}
+		d.Warm(t.Context())
+		if got := engine.names(); got != want {
+			t.Errorf("with room for %d bytes, %q are loaded, want %q", most, got, want)
+		}
+		ended, cancel := context.WithCancel(t.Context())
+		cancel()
+		d.Warm(ended)
+	}
+}

@@ -289,6 +289,7 @@ func (s *server) serve(ctx context.Context) error {
 	if err := s.announce(ctx, listener.Addr(), certs.caFile); err != nil {
 		return errors.Join(err, srv.Close())
 	}
+	background.Go(func() { s.deployer.Warm(work) })
 	select {
 	case err = <-failed:
 	case <-ctx.Done():
