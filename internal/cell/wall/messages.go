@@ -347,7 +347,8 @@ func (d *decoder) failure() error {
 		d.fail("a failure is of kind %d", kind)
 	}
 	code := string(d.bytes(maxCode))
-	if !strings.HasPrefix(code, "cell.") && code != "internal" {
+	notCode := func(r rune) bool { return (r < 'a' || r > 'z') && r != '_' && r != '.' }
+	if !strings.HasPrefix(code, "cell.") && code != "internal" || strings.ContainsFunc(code, notCode) {
 		d.fail("a failure is not one of a cell")
 	}
 	p := problem.New(kind, code, "%s", d.sentence())
