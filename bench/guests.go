@@ -1,14 +1,15 @@
 package main
 
 import (
+	"bytes"
 	"context"
-	"encoding/binary"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"sallyport/api"
 )
@@ -47,16 +48,21 @@ func buildGuest(ctx context.Context, o options, stderr io.Writer) (string, error
 	return guest, nil
 }
 
-// variant returns a module that does what code does and is another all the same, by its digest: it has a
-// custom section with a number.
-func variant(code []byte, n int) []byte {
-	const name = "bench"
-	section := append([]byte{byte(len(name))}, name...)
-	section = binary.LittleEndian.AppendUint64(section, uint64(n))
-	return slices.Concat(code, []byte{0, byte(len(section))}, section)
+// variantMark is what bench/guest has in its data, for the sake of variant.
+const variantMark = "bench-variant-"
+
+// variant returns a module that does what code does and is another all the same: a text in its data is another.
+// A custom section would not do, because hardening drops it and what is left would be compiled once.
+func variant(code []byte, n int) ([]byte, error) {
+	const digits = 8
+	from := []byte(variantMark + strings.Repeat("0", digits))
+	if !bytes.Contains(code, from) {
+		return nil, fmt.Errorf("the guest does not hold %q", from)
+	}
+	return bytes.ReplaceAll(code, from, fmt.Appendf(nil, "%s%0*d", variantMark, digits, n)), nil
 }
 
-// goModules returns so many different modules of the Go guest, numbered from first.
+// goModules returns so many different modules of the Go guest, numbered from first, which is at least 1.
 func goModules(ctx context.Context, o options, stderr io.Writer, first, count int) ([]api.Module, error) {
 	file, err := buildGuest(ctx, o, stderr)
 	if err != nil {
@@ -68,7 +74,11 @@ func goModules(ctx context.Context, o options, stderr io.Writer, first, count in
 	}
 	var out []api.Module
 	for i := range count {
-		out = append(out, api.Module{Kind: api.ModuleWasm, Code: variant(code, first+i)})
+		code, err := variant(code, first+i)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, api.Module{Kind: api.ModuleWasm, Code: code})
 	}
 	return out, nil
 }

@@ -5,18 +5,18 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"sallyport/api"
 	"sallyport/client"
 )
 
-// The idle functions: ten thousand of them, all different.
+// idleFunctions is how many functions have nothing to do, all different. Some are Go modules (-idle-go).
 const (
-	idleScriptApps = 10
-	idleScripts    = 990 // an app
-	idleGoApps     = 20
-	idleGo         = 5 // an app; one request carries their modules
+	idleFunctions = 10_000
+	idleScripts   = 990 // an app
+	idleGo        = 5   // an app; one request carries their modules
 )
 
 // idleMemory is what loaded functions may hold in this measure. It is the same for the server with one.
@@ -50,7 +50,7 @@ func measureIdle(ctx context.Context, o options, r *report, stderr io.Writer) (e
 	if err != nil {
 		return err
 	}
-	const measure = "(idle) 9,900 scripts, 100 Go modules"
+	measure := fmt.Sprintf("(idle) %d scripts, %d Go modules", idleFunctions-o.idleGo, o.idleGo)
 	r.figure(measure, "memory above the empty server", mib(full-empty), "MiB", atMost(150),
 		fmt.Sprintf("resident %.1f and %.1f MiB; 64 MiB of it are allowed for loaded functions", mib(full), mib(empty)))
 	alone, err := startWalled(ctx, o, "idle-alone", "on", idleMemory)
@@ -81,31 +81,34 @@ func restingMemory(ctx context.Context, s *sallyport) (int64, error) {
 
 // deployIdle deploys all functions that nothing is sent to.
 func deployIdle(ctx context.Context, o options, c *client.Client, stderr io.Writer) error {
-	for i := range idleScriptApps {
-		modules := map[string]api.Module{}
-		for k := range idleScripts {
-			name := fmt.Sprintf("idle-%d-%d", i, k)
-			modules[name] = api.Module{Kind: api.ModuleScript, Code: fmt.Appendf(nil,
-				"const rates = new Map([[\"a\", %d], [\"b\", 2]]);\nexport default (event) => ({ name: %q, rate: rates.get(event.data) });\n", k, name)}
-		}
-		if _, err := c.Apply(ctx, appOf(fmt.Sprintf("idle-%d", i), modules), false); err != nil {
-			return err
-		}
-		fmt.Fprintf(stderr, "  deployed %d scripts\n", (i+1)*idleScripts)
+	var list []api.Module
+	for k := range idleFunctions - o.idleGo {
+		list = append(list, api.Module{Kind: api.ModuleScript, Code: fmt.Appendf(nil,
+			"const rates = new Map([[\"a\", %d], [\"b\", 2]]);\nexport default (event) => ({ rate: rates.get(event.data) });\n", k)})
 	}
-	list, err := goModules(ctx, o, stderr, 0, idleGoApps*idleGo)
+	if err := deployApps(ctx, c, "script", list, idleScripts, stderr); err != nil {
+		return err
+	}
+	list, err := goModules(ctx, o, stderr, 1, o.idleGo)
 	if err != nil {
 		return err
 	}
-	for i := range idleGoApps {
+	return deployApps(ctx, c, "go", list, idleGo, stderr)
+}
+
+// deployApps deploys each module as a function, so many an app.
+func deployApps(ctx context.Context, c *client.Client, name string, list []api.Module, each int, stderr io.Writer) error {
+	deployed := 0
+	for some := range slices.Chunk(list, each) {
 		modules := map[string]api.Module{}
-		for k := range idleGo {
-			modules[fmt.Sprintf("go-%d-%d", i, k)] = list[i*idleGo+k]
+		for i, m := range some {
+			modules[fmt.Sprintf("%s-%d", name, deployed+i)] = m
 		}
-		if _, err := c.Apply(ctx, appOf(fmt.Sprintf("go-%d", i), modules), false); err != nil {
+		if _, err := c.Apply(ctx, appOf(fmt.Sprintf("%s-%d", name, deployed), modules), false); err != nil {
 			return err
 		}
-		fmt.Fprintf(stderr, "  deployed %d Go modules\n", (i+1)*idleGo)
+		deployed += len(some)
+		fmt.Fprintf(stderr, "  deployed %d functions (%s)\n", deployed, name)
 	}
 	return nil
 }

@@ -30,7 +30,7 @@ func measureWake(ctx context.Context, o options, r *report, stderr io.Writer) er
 		return err
 	}
 	r.Rows = append(r.Rows, rows...)
-	modules, err := goModules(ctx, o, stderr, 0, onDisk+o.rounds)
+	modules, err := goModules(ctx, o, stderr, 1, onDisk+o.rounds)
 	if err != nil {
 		return err
 	}

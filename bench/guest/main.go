@@ -32,6 +32,9 @@ type bill struct {
 	Lines    int    `json:"lines"`
 }
 
+// variant is overwritten in the compiled module, so that there can be many different ones of this program.
+var variant = "bench-variant-00000000"
+
 // spins keeps the loop from being nothing.
 var spins uint32
 
@@ -42,6 +45,9 @@ func total(_ *guest.Context, event *guest.Event) (any, error) {
 	var o order
 	if err := event.Decode(&o); err != nil {
 		return nil, guest.Final(err)
+	}
+	if o.Note == variant {
+		return nil, nil
 	}
 	b := bill{ID: o.ID, Customer: o.Customer, Currency: o.Currency, Lines: len(o.Items)}
 	for _, i := range o.Items {
