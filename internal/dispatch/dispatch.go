@@ -16,10 +16,13 @@
 package dispatch
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -552,13 +555,19 @@ func (d *Dispatcher) isPaused(del *delivery) bool {
 // no longer paused go on.
 func (d *Dispatcher) Changed() {
 	d.mu.Lock()
-	for _, del := range d.parked {
+	for _, del := range d.inOrder() {
 		if del.state == paused && !d.isPaused(del) {
 			d.enqueue(d.lane(del.route.fn), del)
 		}
 	}
 	d.mu.Unlock()
 	d.poke()
+}
+
+// inOrder returns the parked deliveries by position. Neighbours are mostly of one batch: in the order of the map,
+// each delivery of a long backlog would read and unseal a batch of its own. d.mu is held.
+func (d *Dispatcher) inOrder() []*delivery {
+	return slices.SortedFunc(maps.Values(d.parked), func(a, b *delivery) int { return cmp.Compare(a.pos, b.pos) })
 }
 
 // poke has the time keeper look at once.

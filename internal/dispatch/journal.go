@@ -287,7 +287,7 @@ func (d *Dispatcher) recover(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, del := range d.parked {
+	for _, del := range d.inOrder() {
 		switch {
 		case del.next > 0:
 			del.state = waiting
