@@ -198,6 +198,9 @@ func (t tree) sum(of func(pid int) (int64, error)) (int64, error) {
 			continue // it has ended, or is another's
 		}
 		own, err := of(pid)
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+			continue // it has ended since
+		}
 		if err != nil {
 			return 0, err
 		}
