@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -135,8 +136,9 @@ func measureKills(ctx context.Context, r *report, module []byte) (err error) {
 		if err != nil {
 			return err
 		}
-		var late []time.Duration
+		var late, native []time.Duration
 		for range kills {
+			native = append(native, stopNative(limits.Timeout))
 			_, use, err := f.Invoke(ctx, cell.Input{Event: []byte(g.event), EventID: "e-1", Attempt: 1})
 			if p, ok := errors.AsType[*problem.Error](err); !ok || p.Code != "cell.timeout" {
 				return fmt.Errorf("%s: an endless loop ended with %w", g.name, err)
@@ -144,12 +146,24 @@ func measureKills(ctx context.Context, r *report, module []byte) (err error) {
 			late = append(late, use.Duration-limits.Timeout)
 		}
 		note := fmt.Sprintf("%d kills, timeout %s", kills, limits.Timeout)
+		r.times("(cell) endless loop, "+g.name, "a loop of this program itself that a timer ends, in turn", native, "what the machine adds")
 		r.times("(cell) endless loop, "+g.name, "time from the deadline to its end", late, note).p99Within(10)
 		if err := f.Close(ctx); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// stopNative returns how long after the timeout a loop without any sandbox has ended that a timer ends.
+func stopNative(timeout time.Duration) time.Duration {
+	var stop atomic.Bool
+	began := time.Now()
+	timer := time.AfterFunc(timeout, func() { stop.Store(true) })
+	defer timer.Stop()
+	for !stop.Load() {
+	}
+	return time.Since(began) - timeout
 }
 
 // compareCells measures one guest in its three forms, each for so long.
