@@ -106,25 +106,24 @@ func workOff(ctx context.Context, o options, s *sallyport, c *client.Client, run
 	if err != nil {
 		return sample{}, err
 	}
-	l := load{target: t, clients: o.clients, duration: max(o.duration/4, 600*time.Millisecond), request: batches(run, size), want: 202}
-	if _, err := l.run(ctx, s.process); err != nil {
-		return sample{}, err
+	// A server that is as fast as this machine can send leaves little at first.
+	const tries = 10
+	var left int
+	var before time.Duration
+	for try := range tries {
+		l := load{target: t, clients: o.clients, duration: max(o.duration/4, 600*time.Millisecond), request: batches(fmt.Sprint(run, "-", try), size), want: 202}
+		if _, err := l.run(ctx, s.process); err != nil {
+			return sample{}, err
+		}
+		if left, before, err = pending(ctx, s, c); err != nil || left >= least {
+			break
+		}
 	}
-	asked, err := s.cpu()
+	if err == nil && left < least {
+		err = fmt.Errorf("%d events are left to be handled, want at least %d", left, least)
+	}
 	if err != nil {
 		return sample{}, err
-	}
-	status, err := c.Status(ctx)
-	if err != nil {
-		return sample{}, err
-	}
-	answered, err := s.cpu()
-	if err != nil {
-		return sample{}, err
-	}
-	left, before := int(status.Namespaces[0].Pending), (asked+answered)/2 // it was counted between the two
-	if left < least {
-		return sample{}, fmt.Errorf("%d events are left to be handled, want at least %d", left, least)
 	}
 	stopProfile := profileDuring(ctx, o, s, true)
 	defer stopProfile()
@@ -140,6 +139,20 @@ func workOff(ctx context.Context, o options, s *sallyport, c *client.Client, run
 	}
 	after, err := s.cpu()
 	return sample{Events: left, CPU: after - before, Wall: time.Since(began)}, err
+}
+
+// pending returns how many events are pending, and the CPU time that the server had used when they were counted.
+func pending(ctx context.Context, s *sallyport, c *client.Client) (int, time.Duration, error) {
+	asked, err := s.cpu()
+	if err != nil {
+		return 0, 0, err
+	}
+	status, err := c.Status(ctx)
+	if err != nil {
+		return 0, 0, err
+	}
+	answered, err := s.cpu()
+	return int(status.Namespaces[0].Pending), (asked + answered) / 2, err
 }
 
 // settle waits until no event is pending. A dead letter is an error.
