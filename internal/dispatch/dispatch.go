@@ -20,7 +20,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"maps"
 	"runtime"
 	"slices"
 	"sync"
@@ -555,19 +554,24 @@ func (d *Dispatcher) isPaused(del *delivery) bool {
 // no longer paused go on.
 func (d *Dispatcher) Changed() {
 	d.mu.Lock()
-	for _, del := range d.inOrder() {
-		if del.state == paused && !d.isPaused(del) {
-			d.enqueue(d.lane(del.route.fn), del)
-		}
+	for _, del := range d.inOrder(func(del *delivery) bool { return del.state == paused && !d.isPaused(del) }) {
+		d.enqueue(d.lane(del.route.fn), del)
 	}
 	d.mu.Unlock()
 	d.poke()
 }
 
-// inOrder returns the parked deliveries by position. Neighbours are mostly of one batch: in the order of the map,
-// each delivery of a long backlog would read and unseal a batch of its own. d.mu is held.
-func (d *Dispatcher) inOrder() []*delivery {
-	return slices.SortedFunc(maps.Values(d.parked), func(a, b *delivery) int { return cmp.Compare(a.pos, b.pos) })
+// inOrder returns the parked deliveries that are wanted, by position. Neighbours are mostly of one batch: in the
+// order of the map, each delivery of a long backlog would read and unseal a batch of its own. d.mu is held.
+func (d *Dispatcher) inOrder(wanted func(*delivery) bool) []*delivery {
+	var out []*delivery
+	for _, del := range d.parked {
+		if wanted(del) {
+			out = append(out, del)
+		}
+	}
+	slices.SortFunc(out, func(a, b *delivery) int { return cmp.Compare(a.pos, b.pos) })
+	return out
 }
 
 // poke has the time keeper look at once.
