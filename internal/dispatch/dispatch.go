@@ -16,10 +16,12 @@
 package dispatch
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -552,13 +554,24 @@ func (d *Dispatcher) isPaused(del *delivery) bool {
 // no longer paused go on.
 func (d *Dispatcher) Changed() {
 	d.mu.Lock()
-	for _, del := range d.parked {
-		if del.state == paused && !d.isPaused(del) {
-			d.enqueue(d.lane(del.route.fn), del)
-		}
+	for _, del := range d.inOrder(func(del *delivery) bool { return del.state == paused && !d.isPaused(del) }) {
+		d.enqueue(d.lane(del.route.fn), del)
 	}
 	d.mu.Unlock()
 	d.poke()
+}
+
+// inOrder returns the parked deliveries that are wanted, by position. Neighbours are mostly of one batch: in the
+// order of the map, each delivery of a long backlog would read and unseal a batch of its own. d.mu is held.
+func (d *Dispatcher) inOrder(wanted func(*delivery) bool) []*delivery {
+	var out []*delivery
+	for _, del := range d.parked {
+		if wanted(del) {
+			out = append(out, del)
+		}
+	}
+	slices.SortFunc(out, func(a, b *delivery) int { return cmp.Compare(a.pos, b.pos) })
+	return out
 }
 
 // poke has the time keeper look at once.
