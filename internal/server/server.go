@@ -279,6 +279,7 @@ func (s *server) serve(ctx context.Context) error {
 			s.log.Error("watch certificates", "error", err)
 		}
 	})
+	background.Go(func() { s.deployer.Pin(work) })
 	if s.cfg.DebugSocket != "" {
 		background.Go(func() {
 			if err := serveDebug(work, s.cfg.DebugSocket); err != nil {

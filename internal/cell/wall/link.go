@@ -40,6 +40,8 @@ type link struct {
 	// dead is closed once nothing is answered any more; err says why, and does not change then.
 	dead  chan struct{}
 	began time.Time
+	// pins says that functions have their least instances in this worker.
+	pins bool
 
 	mu        sync.Mutex
 	err       error
@@ -307,10 +309,20 @@ func (l *link) ensure(ctx context.Context, f *Function) (loaded, error) {
 	return ld.loaded, ld.err
 }
 
+// limitsOf returns the limits with which this worker loads f: one that runs a single invocation keeps no
+// instances for others.
+func (l *link) limitsOf(f *Function) cell.Limits {
+	limits := f.limits
+	if !l.pins {
+		limits.MinInstances = 0
+	}
+	return limits
+}
+
 // load sends f to the worker.
 func (l *link) load(ctx context.Context, f *Function) (loaded, error) {
 	c := &call{load: true}
-	id, err := l.ask(c, loadGrace, func(b []byte, id uint64) []byte { return encodeLoad(b, id, f.id, f.spec, f.limits) })
+	id, err := l.ask(c, loadGrace, func(b []byte, id uint64) []byte { return encodeLoad(b, id, f.id, f.spec, l.limitsOf(f)) })
 	if err != nil {
 		return loaded{}, err
 	}

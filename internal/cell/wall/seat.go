@@ -39,6 +39,8 @@ type seat struct {
 	log   *slog.Logger
 	grace time.Duration
 	life  context.Context
+	// settled, unless it is nil, is called in the background with each worker that is ready.
+	settled func(*link)
 	// turn is held by whoever starts a worker.
 	turn       chan struct{}
 	background sync.WaitGroup
@@ -170,6 +172,7 @@ func (s *seat) open(ctx context.Context) error {
 // settle makes p the seat's worker.
 func (s *seat) settle(p *process, h hello, from reader) {
 	l := newLink(p.conn, p.lanes, s.grace, p.kill)
+	l.pins = s.eager
 	s.mu.Lock()
 	s.link, s.pid, s.hello = l, p.pid, h
 	s.walls = append(h.Walls, apart(confine.Namespaces(), h.Namespaces))
@@ -182,6 +185,9 @@ func (s *seat) settle(p *process, h hello, from reader) {
 	s.background.Go(func() {
 		s.ended(p, l, l.run(from))
 	})
+	if s.settled != nil && !closed {
+		s.background.Go(func() { s.settled(l) })
+	}
 }
 
 // ended notes the end of a worker, and sees to the next. Somebody may have seen to that already: then
