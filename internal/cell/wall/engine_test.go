@@ -494,3 +494,38 @@ func TestMinInstances(t *testing.T) {
 	until(t, "the next worker has an instance", func() bool { return engines[1].Idle() == 1 })
 	invoke()
 }
+
+// TestWorkerMemory: a worker that holds more memory than it may is ended, and what ran in it runs again.
+func TestWorkerMemory(t *testing.T) {
+	t.Parallel()
+	var greedy atomic.Bool
+	play := honest(t)
+	e := fakes(t, 1, patience, func(n int, f wall.Fake) {
+		if n > 0 {
+			play(n, f)
+			return
+		}
+		if err := f.Greet(); err != nil {
+			return
+		}
+		in := wall.NewReader(f.Conn)
+		_, id, _, err := in.Next()
+		if err != nil {
+			return
+		}
+		if _, err := f.Conn.Write(wall.Frame(wall.KindLoaded, id, wall.LoadedBody(cell.KindJavaScript))); err != nil {
+			return
+		}
+		if _, _, _, err := wall.NewReader(f.Lanes[0]).Next(); err == nil { // an invocation, never answered
+			greedy.Store(true)
+			f.Memory.Store(wall.FakeMemory + 1)
+		}
+		_, _, _, _ = in.Next() // until the server ends it
+	})
+	f := load(t, e, script(`export default () => 7`), cell.DefaultLimits())
+	r, _, err := f.Invoke(t.Context(), event("1"))
+	if err != nil || string(r.Reply) != "7" || !greedy.Load() {
+		t.Errorf("Invoke = %s, %v, and the worker was greedy: %v; want 7 after that", r.Reply, err, greedy.Load())
+	}
+	until(t, "the loss is counted", func() bool { return e.State().Restarts == 1 })
+}

@@ -18,7 +18,12 @@ import (
 type Fake struct {
 	Conn  *os.File
 	Lanes []*os.File
+	// Memory is how many bytes the worker holds; FakeMemory is how many it may.
+	Memory *atomic.Int64
 }
+
+// FakeMemory is how many bytes a played worker may hold.
+const FakeMemory = 1 << 20
 
 // Greet says what an honest worker says first.
 func (f Fake) Greet() error {
@@ -36,10 +41,11 @@ func (f Fake) Serve(ctx context.Context, e *cell.Engine) error {
 // from 0 in a goroutine of its own, and the worker ends when play returns.
 func NewWithFakes(ctx context.Context, lanes int, grace time.Duration, log *slog.Logger, play func(n int, f Fake)) (*Engine, error) {
 	var next atomic.Int64
-	return build(ctx, Config{Logger: log, Lanes: lanes, Grace: grace}, func(lanes int) (*process, error) {
+	return build(ctx, Config{Logger: log, Lanes: lanes, Grace: grace, Memory: FakeMemory}, func(lanes int) (*process, error) {
 		n := int(next.Add(1)) - 1
 		p := &process{exited: make(chan struct{}), pid: 1000 + n, how: "played to its end"}
-		f := Fake{}
+		f := Fake{Memory: new(atomic.Int64)}
+		p.resident = func() (int64, error) { return f.Memory.Load(), nil }
 		for i := range 1 + lanes {
 			pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 			if err != nil {

@@ -42,6 +42,9 @@ type link struct {
 	began time.Time
 	// pins says that functions have their least instances in this worker.
 	pins bool
+	// memory is how much the worker may hold, in bytes, 0 is without bound; resident says how much it does, and may be nil.
+	memory   int64
+	resident func() (int64, error)
 
 	mu        sync.Mutex
 	err       error
@@ -133,7 +136,7 @@ func (l *link) cause() error {
 	return l.err
 }
 
-// watch fails the link when an answer is overdue.
+// watch fails the link when an answer is overdue, or the worker holds too much memory.
 func (l *link) watch(done <-chan struct{}) {
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
@@ -145,8 +148,23 @@ func (l *link) watch(done <-chan struct{}) {
 			if l.late(now) {
 				l.fail(errors.New("it did not answer in time"))
 			}
+			if err := l.overweight(); err != nil {
+				l.fail(err)
+			}
 		}
 	}
+}
+
+// overweight returns what is wrong with the memory of the worker. One whose memory cannot be read has ended, or
+// is about to: that is noticed elsewhere.
+func (l *link) overweight() error {
+	if l.memory == 0 || l.resident == nil {
+		return nil
+	}
+	if bytes, err := l.resident(); err == nil && bytes > l.memory {
+		return fmt.Errorf("it held %d bytes of memory, and may hold %d: see worker_memory in [cells] of server.toml", bytes, l.memory)
+	}
+	return nil
 }
 
 func (l *link) late(now time.Time) bool {

@@ -38,7 +38,9 @@ type seat struct {
 	start func() (*process, error)
 	log   *slog.Logger
 	grace time.Duration
-	life  context.Context
+	// memory is how much a worker may hold, in bytes; 0 is without bound.
+	memory int64
+	life   context.Context
 	// settled, unless it is nil, is called in the background with each worker that is ready.
 	settled func(*link)
 	// turn is held by whoever starts a worker.
@@ -58,7 +60,7 @@ type seat struct {
 }
 
 func newSeat(life context.Context, name string, eager bool, start func() (*process, error), cfg Config) *seat {
-	return &seat{name: name, eager: eager, start: start, log: cfg.Logger.With("worker", name), grace: cfg.Grace, life: life, turn: make(chan struct{}, 1)}
+	return &seat{name: name, eager: eager, start: start, log: cfg.Logger.With("worker", name), grace: cfg.Grace, memory: cfg.Memory, life: life, turn: make(chan struct{}, 1)}
 }
 
 // with calls do with a worker that lives. When the worker was gone before do could ask it anything, it is
@@ -172,7 +174,7 @@ func (s *seat) open(ctx context.Context) error {
 // settle makes p the seat's worker.
 func (s *seat) settle(p *process, h hello, from reader) {
 	l := newLink(p.conn, p.lanes, s.grace, p.kill)
-	l.pins = s.eager
+	l.pins, l.memory, l.resident = s.eager, s.memory, p.resident
 	s.mu.Lock()
 	s.link, s.pid, s.hello = l, p.pid, h
 	s.walls = append(h.Walls, apart(confine.Namespaces(), h.Namespaces))

@@ -63,7 +63,11 @@ type Config struct {
 	Lanes int
 	// Grace is how long the answer to an invocation may take beyond the function's timeout. It is to be
 	// long enough for a machine that is busy with compiling: a worker that takes longer is stuck, and ended.
-	Grace  time.Duration
+	Grace time.Duration
+	// Memory is how much memory a worker may hold, in bytes, all of it counted: compiled code, the memories of guests,
+	// their native stacks, which are outside of their limits, and the runtime. One that holds more is ended. 0 is
+	// without bound.
+	Memory int64
 	Logger *slog.Logger
 }
 
@@ -72,6 +76,7 @@ type Config struct {
 func Default(args ...string) Config {
 	return Config{
 		Program: "/proc/self/exe", Args: append([]string{os.Args[0]}, args...), Lanes: min(lanesPerProcessor*runtime.GOMAXPROCS(0), MaxLanes), Grace: 15 * time.Second,
+		Memory: defaultMemory(),
 	}
 }
 
@@ -85,6 +90,9 @@ func (c Config) Validate() error {
 	}
 	if c.Grace <= 0 {
 		return fmt.Errorf("grace is %s, want more than 0", c.Grace)
+	}
+	if c.Memory < 0 {
+		return fmt.Errorf("memory is %d bytes, want at least 0", c.Memory)
 	}
 	return nil
 }
