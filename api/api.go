@@ -213,16 +213,18 @@ type Change struct {
 
 // Function is a deployed function.
 type Function struct {
-	Name      string    `json:"name"`
-	App       string    `json:"app"`
-	Revision  int       `json:"revision"`
-	Kind      string    `json:"kind"` // "javascript", "reactor" or "command"
-	Digest    string    `json:"digest"`
-	Memory    int64     `json:"memory_bytes"`
-	Timeout   string    `json:"timeout"`
-	Publishes []string  `json:"publishes,omitempty"`
-	Deployed  time.Time `json:"deployed"`
-	By        string    `json:"deployed_by"`
+	Name     string `json:"name"`
+	App      string `json:"app"`
+	Revision int    `json:"revision"`
+	Kind     string `json:"kind"` // "javascript", "reactor" or "command"
+	Digest   string `json:"digest"`
+	Memory   int64  `json:"memory_bytes"`
+	Timeout  string `json:"timeout"`
+	// MinInstances is how many instances wait for events however long none comes.
+	MinInstances int       `json:"min_instances"`
+	Publishes    []string  `json:"publishes,omitempty"`
+	Deployed     time.Time `json:"deployed"`
+	By           string    `json:"deployed_by"`
 }
 
 // FunctionList is all functions of a namespace by name.

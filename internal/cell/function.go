@@ -42,6 +42,8 @@ type Function struct {
 
 	idle   []*instance // that wait for an event, the last to run at the end; guarded by engine.idle.mu
 	closed bool        // guarded by engine.idle.mu
+	// floored is true once engine.idle.floor counts its least instances; guarded by engine.idle.mu.
+	floored bool
 }
 
 // Kind returns what sort of module it is: KindJavaScript, KindReactor or KindCommand.
@@ -60,7 +62,7 @@ func (f *Function) Resident() int64 {
 	const fixed = 4 << 10
 	bytes := int64(fixed) + f.held
 	if f.template != nil {
-		bytes += f.template.image.Bytes()
+		bytes += f.template.image.Bytes() + f.floorBytes()
 	}
 	return bytes
 }

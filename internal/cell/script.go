@@ -40,6 +40,9 @@ func (e *Engine) loadScript(ctx context.Context, spec Spec, limits Limits) (*Fun
 	if err == nil {
 		err = f.prepare(ctx, func(ctx context.Context, inv *invocation) error { return f.boot(ctx, inv, spec.Code) }, f.explainBoot)
 	}
+	if err == nil {
+		err = f.pin(ctx)
+	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close(ctx))
 	}

@@ -64,6 +64,9 @@ func (s *server) openCells(ctx context.Context) error {
 		return err
 	}
 	cfg.Cache = cache
+	if bound := s.cfg.Settings.Cells.WorkerMemory; bound > 0 {
+		cfg.Memory = bound
+	}
 	e, err := wall.New(ctx, cfg)
 	if err != nil {
 		return problem.New(problem.Unavailable, "server.second_wall", "no worker process can be started: %v", err).

@@ -19,7 +19,12 @@ import (
 type Fake struct {
 	Conn  *os.File
 	Lanes []*os.File
+	// Memory is how many bytes the worker holds; FakeMemory is how many it may.
+	Memory *atomic.Int64
 }
+
+// FakeMemory is how many bytes a played worker may hold.
+const FakeMemory = 1 << 20
 
 // Greet says what an honest worker says first.
 func (f Fake) Greet() error {
@@ -56,7 +61,7 @@ func (f Fake) Serve(ctx context.Context, e *cell.Engine) error {
 // NewWithFakes returns an engine whose workers are played: each start calls play with the next number
 // from 0 in a goroutine of its own, and the worker ends when play returns.
 func NewWithFakes(ctx context.Context, lanes int, grace time.Duration, log *slog.Logger, play func(n int, f Fake)) (*Engine, error) {
-	return NewKeeping(ctx, Config{Logger: log, Lanes: lanes, Grace: grace}, play)
+	return NewKeeping(ctx, Config{Logger: log, Lanes: lanes, Grace: grace, Memory: FakeMemory}, play)
 }
 
 // NewKeeping is NewWithFakes with any configuration, such as one with a cache.
@@ -65,7 +70,8 @@ func NewKeeping(ctx context.Context, cfg Config, play func(n int, f Fake)) (*Eng
 	return build(ctx, cfg, func(lanes int) (*process, error) {
 		n := int(next.Add(1)) - 1
 		p := &process{exited: make(chan struct{}), pid: 1000 + n, how: "played to its end"}
-		f := Fake{}
+		f := Fake{Memory: new(atomic.Int64)}
+		p.resident = func() (int64, error) { return f.Memory.Load(), nil }
 		for i := range 1 + lanes {
 			pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 			if err != nil {

@@ -18,7 +18,9 @@ type process struct {
 	kill   func()
 	exited chan struct{}
 	how    string
-	talk   sync.WaitGroup // what it writes to stderr
+	// resident returns how much memory it holds, in bytes; nil when that is not known.
+	resident func() (int64, error)
+	talk     sync.WaitGroup // what it writes to stderr
 }
 
 // Bounds of what a worker may say on stderr: a Go program that panics says a great deal.

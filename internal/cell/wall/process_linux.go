@@ -126,6 +126,7 @@ func (p *process) run(cfg Config, conns []*os.File, stderr *os.File, started cha
 		return
 	}
 	p.pid = cmd.Process.Pid
+	p.boundMemory(cfg.Logger)
 	p.kill = func() { _ = cmd.Process.Kill() } // it may have ended
 	started <- nil
 	_ = cmd.Wait() // the state says more than the error

@@ -39,7 +39,11 @@ type seat struct {
 	code  *compiler // nil when workers compile for themselves
 	log   *slog.Logger
 	grace time.Duration
-	life  context.Context
+	// memory is how much a worker may hold, in bytes; 0 is without bound.
+	memory int64
+	life   context.Context
+	// settled, unless it is nil, is called in the background with each worker that is ready.
+	settled func(*link)
 	// turn is held by whoever starts a worker.
 	turn       chan struct{}
 	background sync.WaitGroup
@@ -57,7 +61,7 @@ type seat struct {
 }
 
 func newSeat(life context.Context, name string, eager bool, start func() (*process, error), code *compiler, cfg Config) *seat {
-	return &seat{name: name, eager: eager, start: start, code: code, log: cfg.Logger.With("worker", name), grace: cfg.Grace, life: life, turn: make(chan struct{}, 1)}
+	return &seat{name: name, eager: eager, start: start, code: code, log: cfg.Logger.With("worker", name), grace: cfg.Grace, memory: cfg.Memory, life: life, turn: make(chan struct{}, 1)}
 }
 
 // with calls do with a worker that lives. When the worker was gone before do could ask it anything, it is
@@ -174,6 +178,7 @@ func (s *seat) settle(p *process, h hello, from reader) {
 	if h.Code {
 		l.code = s.code
 	}
+	l.pins, l.memory, l.resident = s.eager, s.memory, p.resident
 	s.mu.Lock()
 	s.link, s.pid, s.hello = l, p.pid, h
 	s.walls = append(h.Walls, apart(confine.Namespaces(), h.Namespaces))
@@ -186,6 +191,9 @@ func (s *seat) settle(p *process, h hello, from reader) {
 	s.background.Go(func() {
 		s.ended(p, l, l.run(from))
 	})
+	if s.settled != nil && !closed {
+		s.background.Go(func() { s.settled(l) })
+	}
 }
 
 // ended notes the end of a worker, and sees to the next. Somebody may have seen to that already: then

@@ -24,8 +24,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -67,7 +69,11 @@ type Config struct {
 	Cache cell.Cache
 	// Grace is how long the answer to an invocation may take beyond the function's timeout. It is to be
 	// long enough for a machine that is busy with compiling: a worker that takes longer is stuck, and ended.
-	Grace  time.Duration
+	Grace time.Duration
+	// Memory is how much memory a worker may hold, in bytes, all of it counted: compiled code, the memories of guests,
+	// their native stacks, which are outside of their limits, and the runtime. One that holds more is ended. 0 is
+	// without bound.
+	Memory int64
 	Logger *slog.Logger
 }
 
@@ -76,6 +82,7 @@ type Config struct {
 func Default(args ...string) Config {
 	return Config{
 		Program: "/proc/self/exe", Args: append([]string{os.Args[0]}, args...), Lanes: min(lanesPerProcessor*runtime.GOMAXPROCS(0), MaxLanes), Grace: 15 * time.Second,
+		Memory: defaultMemory(),
 	}
 }
 
@@ -90,6 +97,9 @@ func (c Config) Validate() error {
 	if c.Grace <= 0 {
 		return fmt.Errorf("grace is %s, want more than 0", c.Grace)
 	}
+	if c.Memory < 0 {
+		return fmt.Errorf("memory is %d bytes, want at least 0", c.Memory)
+	}
 	return nil
 }
 
@@ -103,8 +113,10 @@ type Engine struct {
 	mu    sync.Mutex
 	free  []*seat
 	next  atomic.Uint64
-	log   *slog.Logger
-	stop  context.CancelFunc
+	// pinned are the functions that have instances wait for them: a new worker loads them before an event comes.
+	pinned map[uint64]*Function
+	log    *slog.Logger
+	stop   context.CancelFunc
 }
 
 // State is what an engine tells of itself.
@@ -142,12 +154,13 @@ func New(ctx context.Context, cfg Config) (*Engine, error) {
 
 func build(ctx context.Context, cfg Config, start func(lanes int) (*process, error)) (*Engine, error) {
 	life, stop := context.WithCancel(context.WithoutCancel(ctx))
-	e := &Engine{turns: make(chan struct{}, seatsAlone), log: cfg.Logger, stop: stop}
+	e := &Engine{turns: make(chan struct{}, seatsAlone), log: cfg.Logger, stop: stop, pinned: map[uint64]*Function{}}
 	var code *compiler
 	if cfg.Cache != nil {
 		code = newCompiler(cfg.Cache, func() (*process, error) { return start(0) }, cfg.Logger)
 	}
 	e.main = newSeat(life, "main", true, func() (*process, error) { return start(cfg.Lanes) }, code, cfg)
+	e.main.settled = func(l *link) { e.repin(life, l) }
 	for range seatsAlone {
 		s := newSeat(life, "alone", false, func() (*process, error) { return start(min(cfg.Lanes, 1)) }, code, cfg)
 		e.alone = append(e.alone, s)
@@ -185,14 +198,54 @@ func (e *Engine) Load(ctx context.Context, spec cell.Spec, limits cell.Limits) (
 		return nil, err
 	}
 	f := &Function{id: e.next.Add(1), engine: e, spec: spec, limits: limits}
+	e.pin(f, limits.MinInstances > 0)
 	err := e.main.with(ctx, func(l *link) error { return f.learn(ctx, l) })
 	if _, lost := errors.AsType[*lostError](err); lost {
 		err = e.aside(ctx, func(l *link) error { return f.learn(ctx, l) })
 	}
 	if err != nil {
-		return nil, explain(err, spec.Name)
+		return nil, f.forget(explain(err, spec.Name))
 	}
 	return f, nil
+}
+
+// pin notes whether f has instances that wait for it in every worker that runs many functions.
+func (e *Engine) pin(f *Function, pinned bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if pinned {
+		e.pinned[f.id] = f
+	} else {
+		delete(e.pinned, f.id)
+	}
+}
+
+// pinnedFunction returns the pinned function of this id, or nil.
+func (e *Engine) pinnedFunction(id uint64) *Function {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.pinned[id]
+}
+
+// repin has a new worker load the functions that have instances wait for them.
+func (e *Engine) repin(ctx context.Context, l *link) {
+	e.mu.Lock()
+	ids := slices.Sorted(maps.Keys(e.pinned))
+	e.mu.Unlock()
+	for _, id := range ids {
+		f := e.pinnedFunction(id)
+		if f == nil {
+			continue // it was closed meanwhile
+		}
+		if _, err := l.ensure(ctx, f); l.cause() != nil {
+			return // the next worker does it
+		} else if err != nil {
+			e.log.WarnContext(ctx, "a function has no instances that wait; its next event loads it", "module", f.spec.Name, "error", err)
+		}
+		if e.pinnedFunction(id) == nil {
+			l.tell(kindDrop, id) // it was told before, when it had not loaded it yet
+		}
+	}
 }
 
 // boundSpec refuses what would not fit into a frame; the worker has closer limits of its own.
@@ -264,10 +317,18 @@ func (f *Function) Resident() int64 {
 // Limits returns the limits it was loaded with.
 func (f *Function) Limits() cell.Limits { return f.limits }
 
+// forget closes a function that could not be loaded, and returns why.
+func (f *Function) forget(why error) error {
+	f.engine.pin(f, false)
+	f.engine.main.drop(f.id)
+	return why
+}
+
 // Close has the workers forget the function. It is idempotent and MUST NOT be called while an Invoke of
 // this function is running.
 func (f *Function) Close(context.Context) error {
 	f.once.Do(func() {
+		f.engine.pin(f, false)
 		f.engine.main.drop(f.id)
 		for _, s := range f.engine.alone {
 			s.drop(f.id)
