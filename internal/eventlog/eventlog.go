@@ -234,6 +234,7 @@ func (l *Log) admit(r *request, pending *pendingKeys) error {
 		it := &r.items[i]
 		if prior := l.dups.get(it.key); prior != nil {
 			if prior.digest != it.digest {
+				pending.remove(r)
 				return conflict(i, len(r.items))
 			}
 			it.result = Appended{Position: prior.position, Duplicate: true}

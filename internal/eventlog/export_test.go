@@ -125,3 +125,33 @@ func (w TestWindow) Knows(n uint64) bool {
 	v := w.d.get(key{hi: n, lo: n})
 	return v != nil && v.digest == n
 }
+
+// TestEvent is what admission looks at: who an event says it is, and what it holds.
+type TestEvent struct{ Key, Content uint64 }
+
+// AdmitTogether has appends admitted to one batch of a log that has accepted known, and returns how many
+// events of them are to be written, and the fate of each append.
+func AdmitTogether(known []TestEvent, appends ...[]TestEvent) (written int, refused []bool) {
+	w := NewTestWindow(time.Hour, 100)
+	now := time.Unix(1_000_000, 0)
+	for _, e := range known {
+		w.Put(e.Key, now)
+	}
+	p := newPacker(nil, codebook{}, 0, 0, slog.New(slog.DiscardHandler))
+	p.admit = (&Log{dups: w.d}).admit
+	var reqs []*request
+	for _, evs := range appends {
+		r := p.request()
+		for _, e := range evs {
+			r.items = append(r.items, item{entry: entry{key: key{e.Key, e.Key}, digest: e.Content}})
+			r.frames = append(r.frames, frame{})
+		}
+		reqs = append(reqs, r)
+	}
+	all := append([]*request(nil), reqs...)
+	_, written = p.admitAll(reqs)
+	for _, r := range all {
+		refused = append(refused, len(r.done) > 0)
+	}
+	return written, refused
+}
