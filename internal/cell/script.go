@@ -176,6 +176,9 @@ func (f *Function) explainBoot(caller context.Context, inv *invocation, err erro
 	switch {
 	case caller.Err() != nil:
 		return problem.New(problem.Unavailable, codeCanceled, "loading %s was abandoned", f.name).WithCause(context.Cause(caller))
+	case errors.Is(inv.call.ended(), errCPU):
+		return problem.New(problem.Unprocessable, codeScriptInvalid, "the top level of %s used more processor time than %s", f.name, inv.limits.CPU).
+			WithHint("raise limits.cpu in app.toml, or move what takes long into the handler")
 	case inv.call.ended() != nil:
 		return problem.New(problem.Unprocessable, codeScriptInvalid, "the top level of %s ran longer than %s", f.name, inv.limits.Timeout).
 			WithHint("move what takes long into the handler")
