@@ -16,6 +16,8 @@ const (
 	// waiterShare is the part of its time on a processor below which an attempt counts as waiting. With
 	// the usual 16 workers for each processor, waiting attempts alone cannot fill the processors.
 	waiterShare = 1.0 / 16
+	// heavyAfter is how many slow attempts in a row make a function heavy.
+	heavyAfter = 2
 	// leastCharge is what an attempt costs its function at least: handing over takes time too.
 	leastCharge = 10 * time.Microsecond
 )
@@ -93,6 +95,8 @@ type turn struct {
 
 	known bool // an attempt has ended
 	pace  pace
+	long  int           // attempts in a row that took a processor for longer than slowAttempt
+	heavy bool          // hysteresis on cpu: it is to run where it keeps nobody from a processor
 	cpu   time.Duration // of an attempt: rises at once, and falls slowly
 	share float64       // of an attempt's time that is on a processor
 }
@@ -104,6 +108,7 @@ type ticket struct {
 	charge time.Duration
 	share  float64 // of the budget's used; 0 when it takes none, or no longer
 	began  time.Time
+	heavy  bool // as the turn was when it was picked
 	ended  bool
 }
 
@@ -215,7 +220,7 @@ func (b *Budget) pick(now time.Time) *ticket {
 			m.place()
 			continue
 		}
-		tk := &ticket{turn: t, pace: p, charge: max(t.cpu, leastCharge), began: now}
+		tk := &ticket{turn: t, pace: p, charge: max(t.cpu, leastCharge), began: now, heavy: t.heavy}
 		b.clock, m.clock = max(b.clock, m.used), max(m.clock, t.used)
 		t.waiting--
 		t.running++
@@ -328,6 +333,7 @@ func (t *turn) learn(cpu, lasted time.Duration) {
 		t.cpu = max(cpu, t.cpu+(cpu-t.cpu)/8)
 		t.share += (share - t.share) / 4
 	}
+	t.weigh(cpu)
 	was := t.pace
 	switch {
 	case t.share < waiterShare:
@@ -339,6 +345,19 @@ func (t *turn) learn(cpu, lasted time.Duration) {
 	}
 	if t.pace != was && t.at >= 0 {
 		heap.Remove(&t.member.queues[was], t.at)
+	}
+}
+
+// weigh says whether the function is heavy, after an attempt that took cpu. One long attempt makes nobody heavy: it may have
+// made an instance, which it would have to make again elsewhere. A few short ones make nobody light.
+func (t *turn) weigh(cpu time.Duration) {
+	if cpu <= slowAttempt {
+		t.long = 0
+	} else if t.long++; t.long >= heavyAfter {
+		t.heavy = true
+	}
+	if t.cpu < slowAttempt/2 {
+		t.heavy = false
 	}
 }
 

@@ -390,7 +390,7 @@ func (d *Dispatcher) invoke(ctx context.Context, fn *deploy.Function, del *deliv
 	defer release()
 	rec := del.rec
 	out, use, err := run.Invoke(ctx, cell.Input{
-		Event: event.AppendJSON(make([]byte, 0, len(rec.Data)+512), &rec.Event), EventID: rec.ID, Attempt: del.made + 1,
+		Event: event.AppendJSON(make([]byte, 0, len(rec.Data)+512), &rec.Event), EventID: rec.ID, Attempt: del.made + 1, Heavy: del.heavy,
 		Log: func(level, message string) {
 			d.cfg.Lines.Append(api.LogLine{
 				Time: time.Now().UTC(), Function: string(fn.Name), Revision: fn.Revision, EventID: rec.ID,

@@ -189,6 +189,7 @@ type delivery struct {
 	failed error // why it cannot be attempted: its condition failed
 	state  deliveryState
 	final  bool // attempted once only
+	heavy  bool // the attempt under way is of a heavy function
 }
 
 type deliveryState uint8
@@ -538,7 +539,7 @@ func (d *Dispatcher) begin(work context.Context, tk *ticket) {
 		d.cfg.Budget.cancel(tk)
 		return
 	}
-	del.state = underway
+	del.state, del.heavy = underway, tk.heavy
 	d.attempt.Go(func() { d.deliver(work, tk, del) })
 }
 

@@ -36,11 +36,11 @@ func (f Fake) Serve(ctx context.Context, e *cell.Engine) error {
 // from 0 in a goroutine of its own, and the worker ends when play returns.
 func NewWithFakes(ctx context.Context, lanes int, grace time.Duration, log *slog.Logger, play func(n int, f Fake)) (*Engine, error) {
 	var next atomic.Int64
-	return build(ctx, Config{Logger: log, Lanes: lanes, Grace: grace}, func(lanes int) (*process, error) {
+	return build(ctx, Config{Logger: log, Lanes: lanes, Grace: grace}, func(r room) (*process, error) {
 		n := int(next.Add(1)) - 1
 		p := &process{exited: make(chan struct{}), pid: 1000 + n, how: "played to its end"}
 		f := Fake{}
-		for i := range 1 + lanes {
+		for i := range 1 + r.lanes {
 			pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 			if err != nil {
 				return nil, fmt.Errorf("make a socket pair: %w", err)

@@ -21,6 +21,15 @@ type process struct {
 	talk   sync.WaitGroup // what it writes to stderr
 }
 
+// room is what a worker gets to work with.
+type room struct {
+	lanes int
+	// processors is how many threads of it may run Go at the same time.
+	processors int
+	// yields is by how many steps of the kernel's priorities (see nice(2)) it stands behind the server.
+	yields int
+}
+
 // Bounds of what a worker may say on stderr: a Go program that panics says a great deal.
 const (
 	maxTalkLine  = 1 << 10 // bytes of a line that are logged

@@ -51,8 +51,8 @@ type seat struct {
 	walls  []confine.Wall
 	deaths int // in a row, each soon after its start
 	closed bool
-	taken  bool
-	idle   *time.Timer // ends the worker
+	users  int
+	idle   *time.Timer // ends the worker; nil while it was never used
 }
 
 func newSeat(life context.Context, name string, eager bool, start func() (*process, error), cfg Config) *seat {
@@ -215,12 +215,12 @@ func (s *seat) ended(p *process, l *link, cause error) {
 	}
 }
 
-// take notes that the seat is in use by somebody who has it to himself, and rest that it is not: then
-// its worker is ended unless it is needed again soon.
+// take notes that the seat of a worker that is not always needed is in use, and rest that it is no longer:
+// when nobody uses it, the worker is ended unless it is needed again soon.
 func (s *seat) take() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.taken = true
+	s.users++
 	if s.idle != nil {
 		s.idle.Stop()
 	}
@@ -229,16 +229,20 @@ func (s *seat) take() {
 func (s *seat) rest() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.taken = false
-	if !s.closed {
+	s.users--
+	switch {
+	case s.closed || s.users > 0:
+	case s.idle == nil:
 		s.idle = time.AfterFunc(idleWait, s.retire)
+	default:
+		s.idle.Reset(idleWait)
 	}
 }
 
 func (s *seat) retire() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.link != nil && !s.taken {
+	if s.link != nil && s.users == 0 {
 		s.link.fail(errIdle)
 	}
 }
