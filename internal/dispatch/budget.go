@@ -41,6 +41,9 @@ const (
 // take none, and are bounded by the workers of their namespace. Every start takes O(log n) of the
 // namespaces and of the functions that have something to do; idle ones cost nothing but memory.
 //
+// Functions that are heavy are marked as such when they start, for whoever has a place for them. One of which nothing is
+// known is taken for heavy too while others of that kind have been on a processor for long.
+//
 // A Budget has no goroutine that stays: those that add work or end an attempt call fill, without any
 // dispatcher's lock, and so does a timer when an attempt takes long while others wait. Its own lock
 // may be taken while a dispatcher's is held, never the other way.
@@ -50,6 +53,7 @@ type Budget struct {
 	slowest    int     // slow attempts at the same time
 	used       float64 // by quick attempts
 	slow       int     // attempts
+	late       int     // attempts of functions of which nothing was known that take long
 	recent     tickets // of quick attempts, by when they began
 	timer      *time.Timer
 	clock      time.Duration // virtual time: that of the namespace that started last
@@ -101,6 +105,15 @@ type turn struct {
 	share float64       // of an attempt's time that is on a processor
 }
 
+// Past is what an earlier run knew of a function: what its attempts took in the mean.
+type Past struct{ CPU, Wall time.Duration }
+
+// recall takes a past for an attempt that has ended: before the turn waits for anything.
+func (t *turn) recall(p Past) {
+	t.learn(p.CPU, p.Wall)
+	t.heavy = p.CPU > slowAttempt
+}
+
 // ticket is the right to start one delivery of a lane. It is given back with done or cancel.
 type ticket struct {
 	turn   *turn
@@ -108,7 +121,9 @@ type ticket struct {
 	charge time.Duration
 	share  float64 // of the budget's used; 0 when it takes none, or no longer
 	began  time.Time
-	heavy  bool // as the turn was when it was picked
+	heavy  bool // to be run where it keeps nobody from a processor
+	first  bool // nothing was known of the function
+	late   bool // first, and counted in the budget's late
 	ended  bool
 }
 
@@ -220,7 +235,7 @@ func (b *Budget) pick(now time.Time) *ticket {
 			m.place()
 			continue
 		}
-		tk := &ticket{turn: t, pace: p, charge: max(t.cpu, leastCharge), began: now, heavy: t.heavy}
+		tk := &ticket{turn: t, pace: p, charge: max(t.cpu, leastCharge), began: now, first: !t.known, heavy: t.heavy || !t.known && b.late >= b.slowest}
 		b.clock, m.clock = max(b.clock, m.used), max(m.clock, t.used)
 		t.waiting--
 		t.running++
@@ -245,6 +260,9 @@ func (b *Budget) pick(now time.Time) *ticket {
 func (b *Budget) lapse(now time.Time) {
 	for tk := b.recent.first(); tk != nil && now.Sub(tk.began) >= slowAttempt; tk = b.recent.first() {
 		b.giveUp(tk)
+		if tk.late = tk.first && !tk.heavy; tk.late {
+			b.late++
+		}
 	}
 	b.recent.shrink()
 }
@@ -309,6 +327,9 @@ func (b *Budget) cancel(tk *ticket) {
 func (b *Budget) giveBack(tk *ticket, cost time.Duration) {
 	t, m := tk.turn, tk.turn.member
 	tk.ended = true
+	if tk.late {
+		b.late--
+	}
 	switch tk.pace {
 	case quick:
 		b.giveUp(tk)

@@ -385,3 +385,81 @@ func BenchmarkBudget(b *testing.B) {
 		budget.Fill()
 	}
 }
+
+// A function is heavy after two long attempts in a row, until its mean is well below that; a restart knows.
+func TestBudgetHeavy(t *testing.T) {
+	t.Parallel()
+	const l, s = 30 * time.Millisecond, time.Millisecond
+	border := 15 * time.Millisecond
+	for _, tt := range []struct {
+		name string
+		past *dispatch.Past
+		cpu  []time.Duration
+		want string // of each start: h when it was heavy
+	}{
+		{"short", nil, []time.Duration{s, s, s, s}, "----"},
+		{"one long", nil, []time.Duration{l, s, s, s}, "----"},
+		{"now and then", nil, []time.Duration{l, s, l, s, l, s}, "------"},
+		{"long", nil, []time.Duration{l, l, l, l}, "--hh"},
+		{"falls slowly", nil, []time.Duration{l, l, s, s, s, s, s, s, s, s, s, s, s}, "--hhhhhhhhh--"},
+		{"stays on the border", nil, []time.Duration{l, l, border, border, border, border, border, border, border, border, border}, "--hhhhhhhhh"},
+		{"was never over it", nil, []time.Duration{border, border, border, border}, "----"},
+		{"was long", &dispatch.Past{CPU: l, Wall: l}, []time.Duration{l, l}, "hh"},
+		{"was short", &dispatch.Past{CPU: s, Wall: s}, []time.Duration{l, l, l}, "--h"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			b := dispatch.NewBudget(2)
+			lanes := dispatch.NewLanes(b, 1, 32, 4)
+			if tt.past != nil {
+				lanes.Recall(0, *tt.past)
+			}
+			got := ""
+			for _, cpu := range tt.cpu {
+				var begun dispatch.Ticket
+				lanes.Begun = func(_ int, tk dispatch.Ticket) { begun = tk }
+				lanes.Add(0)
+				b.Fill()
+				if begun.Heavy() {
+					got += "h"
+				} else {
+					got += "-"
+				}
+				b.Done(begun, cpu, cpu)
+			}
+			if got != tt.want {
+				t.Errorf("starts = %s; want %s", got, tt.want)
+			}
+		})
+	}
+}
+
+// While an attempt of an unknown function takes long, other unknown functions are taken for heavy; known ones
+// are not, and nobody is when it has ended.
+func TestBudgetStrangers(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := dispatch.NewBudget(2)
+		lanes := dispatch.NewLanes(b, 5, 32, 4)
+		lanes.Recall(4, dispatch.Past{CPU: time.Millisecond, Wall: time.Millisecond})
+		start := func(lane int, want bool) (begun dispatch.Ticket) {
+			lanes.Begun = func(_ int, tk dispatch.Ticket) { begun = tk }
+			lanes.Add(lane)
+			b.Fill()
+			if begun.Heavy() != want {
+				t.Errorf("lane %d is heavy: %t; want %t", lane, begun.Heavy(), want)
+			}
+			return begun
+		}
+		first := start(0, false)
+		second := start(1, false)
+		time.Sleep(50 * time.Millisecond)
+		third := start(2, true)
+		b.Done(start(4, false), time.Millisecond, time.Millisecond)
+		for _, tk := range []dispatch.Ticket{first, second, third} {
+			b.Done(tk, 50*time.Millisecond, 50*time.Millisecond)
+		}
+		b.Done(start(3, false), time.Millisecond, time.Millisecond)
+		lanes.Leave()
+	})
+}

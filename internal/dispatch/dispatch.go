@@ -78,6 +78,8 @@ type Config struct {
 	Workers int
 	// Budget shares the processors with other namespaces; nil makes one for this alone.
 	Budget *Budget
+	// Past is what earlier runs knew of the functions; nil is nothing.
+	Past   map[ident.FunctionName]Past
 	Logger *slog.Logger
 	// Attempted, when set, is told of each attempt: "done", "retry" or "dead", and how long it took.
 	Attempted func(outcome string, took time.Duration)
@@ -407,6 +409,9 @@ func (d *Dispatcher) lane(fn ident.FunctionName) *lane {
 	if ln == nil {
 		ln = &lane{}
 		ln.turn = d.part.turn(ln)
+		if past, ok := d.cfg.Past[fn]; ok {
+			ln.turn.recall(past)
+		}
 		d.lanes[fn] = ln
 	}
 	return ln

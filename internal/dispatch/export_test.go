@@ -47,3 +47,9 @@ func (l *Lanes) Running() int {
 	defer l.member.budget.mu.Unlock()
 	return l.member.running
 }
+
+// Heavy reports whether the delivery is to run where it keeps nobody from a processor.
+func (t Ticket) Heavy() bool { return t.tk.heavy }
+
+// Recall has a lane begin with a past.
+func (l *Lanes) Recall(lane int, p Past) { l.turns[lane].recall(p) }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -49,7 +50,8 @@ type seat struct {
 	pid    int
 	hello  hello
 	walls  []confine.Wall
-	deaths int // in a row, each soon after its start
+	least  []confine.Wall // that every worker is to have
+	deaths int            // in a row, each soon after its start
 	closed bool
 	users  int
 	idle   *time.Timer // ends the worker; nil while it was never used
@@ -154,6 +156,10 @@ func (s *seat) open(ctx context.Context) error {
 	if !stop() && err == nil {
 		err = context.Cause(ctx)
 	}
+	walls := append(h.Walls, apart(confine.Namespaces(), h.Namespaces))
+	if err == nil {
+		err = s.weaker(walls)
+	}
 	if err != nil {
 		s.mu.Lock()
 		s.deaths++
@@ -163,16 +169,36 @@ func (s *seat) open(ctx context.Context) error {
 		p.talk.Wait()
 		return errors.Join(fmt.Errorf("a worker ended before it was ready (%s): %w", p.how, err), p.conn.Close())
 	}
-	s.settle(p, h, from)
+	s.settle(p, h, walls, from)
+	return nil
+}
+
+// insist has the seat take only workers around which all of these walls stand that do now. The operator knows of
+// the first worker's walls; one that is started later may get fewer of the kernel.
+func (s *seat) insist(walls []confine.Wall) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.least = walls
+}
+
+// weaker says which wall is missing that the seat insists on.
+func (s *seat) weaker(walls []confine.Wall) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, w := range s.least {
+		if w.Stands && !slices.ContainsFunc(walls, func(o confine.Wall) bool { return o.Name == w.Name && o.Stands }) {
+			return fmt.Errorf("it is without the wall %q, which the first worker had", w.Name)
+		}
+	}
 	return nil
 }
 
 // settle makes p the seat's worker.
-func (s *seat) settle(p *process, h hello, from reader) {
+func (s *seat) settle(p *process, h hello, walls []confine.Wall, from reader) {
 	l := newLink(p.conn, p.lanes, s.grace, p.kill)
 	s.mu.Lock()
 	s.link, s.pid, s.hello = l, p.pid, h
-	s.walls = append(h.Walls, apart(confine.Namespaces(), h.Namespaces))
+	s.walls = walls
 	closed := s.closed
 	s.mu.Unlock()
 	if closed { // close came while the worker started, and did not see it

@@ -169,6 +169,10 @@ func build(ctx context.Context, cfg Config, start func(room) (*process, error)) 
 		stop()
 		return nil, err
 	}
+	walls := e.main.state().Walls
+	for _, s := range append([]*seat{e.main, e.heavy}, e.alone...) {
+		s.insist(walls)
+	}
 	return e, nil
 }
 
