@@ -16,7 +16,10 @@ const (
 	// waiterShare is the part of its time on a processor below which an attempt counts as waiting. With
 	// the usual 16 workers for each processor, waiting attempts alone cannot fill the processors.
 	waiterShare = 1.0 / 16
-	// heavyAfter is how many slow attempts in a row make a function heavy.
+	// mediumAttempt is the processor time of an attempt from which on a function is heavy, if heavy ones have a place of their own. It
+	// is what a quick one may wait for another: several times what most take, and little for who waits for an answer.
+	mediumAttempt = 2 * time.Millisecond
+	// heavyAfter is how many long attempts in a row make a function heavy.
 	heavyAfter = 2
 	// leastCharge is what an attempt costs its function at least: handing over takes time too.
 	leastCharge = 10 * time.Microsecond
@@ -29,6 +32,7 @@ type pace uint8
 const (
 	waits pace = iota // mostly waits, takes no processor worth counting
 	quick
+	medium // quick otherwise: where there is another place for those that keep quick ones waiting
 	slow
 	paces
 )
@@ -50,22 +54,30 @@ const (
 type Budget struct {
 	mu         sync.Mutex
 	processors float64
-	slowest    int     // slow attempts at the same time
-	used       float64 // by quick attempts
-	slow       int     // attempts
-	late       int     // attempts of functions of which nothing was known that take long
-	recent     tickets // of quick attempts, by when they began
+	long       time.Duration // from which on an attempt keeps others waiting: mediumAttempt or slowAttempt
+	most       [paces]int    // attempts at the same time, of those that are counted
+	running    [paces]int    // attempts
+	used       float64       // by quick attempts
+	late       int           // attempts of functions of which nothing was known that take long
+	recent     tickets       // of quick attempts, by when they began
 	timer      *time.Timer
 	clock      time.Duration // virtual time: that of the namespace that started last
 	queues     [paces]members
 }
 
 // NewBudget returns a budget of so many processors; 0 takes those that the Go runtime uses.
-func NewBudget(processors int) *Budget {
+func NewBudget(processors int) *Budget { return newBudget(processors, slowAttempt) }
+
+// NewApartBudget returns a budget for a machine where heavy functions have a place of their own, which leaves
+// the processors to all others when they need them.
+func NewApartBudget(processors int) *Budget { return newBudget(processors, mediumAttempt) }
+
+func newBudget(processors int, long time.Duration) *Budget {
 	if processors <= 0 {
 		processors = runtime.GOMAXPROCS(0)
 	}
-	b := &Budget{processors: float64(processors), slowest: max(1, processors/2)}
+	b := &Budget{processors: float64(processors), long: long}
+	b.most[medium], b.most[slow] = processors, max(1, processors/2)
 	for p := range b.queues {
 		b.queues[p].pace = pace(p)
 	}
@@ -110,8 +122,8 @@ type Past struct{ CPU, Wall time.Duration }
 
 // recall takes a past for an attempt that has ended: before the turn waits for anything.
 func (t *turn) recall(p Past) {
+	t.heavy = p.CPU > t.member.budget.long
 	t.learn(p.CPU, p.Wall)
-	t.heavy = p.CPU > slowAttempt
 }
 
 // ticket is the right to start one delivery of a lane. It is given back with done or cancel.
@@ -235,7 +247,7 @@ func (b *Budget) pick(now time.Time) *ticket {
 			m.place()
 			continue
 		}
-		tk := &ticket{turn: t, pace: p, charge: max(t.cpu, leastCharge), began: now, first: !t.known, heavy: t.heavy || !t.known && b.late >= b.slowest}
+		tk := &ticket{turn: t, pace: p, charge: max(t.cpu, leastCharge), began: now, first: !t.known, heavy: t.heavy || !t.known && b.late >= b.most[slow]}
 		b.clock, m.clock = max(b.clock, m.used), max(m.clock, t.used)
 		t.waiting--
 		t.running++
@@ -245,8 +257,8 @@ func (b *Budget) pick(now time.Time) *ticket {
 			tk.share = t.share
 			b.used += tk.share
 			b.recent.push(tk)
-		case slow:
-			b.slow++
+		case medium, slow:
+			b.running[p]++
 		}
 		t.used += tk.charge
 		m.used += tk.charge
@@ -258,7 +270,7 @@ func (b *Budget) pick(now time.Time) *ticket {
 
 // lapse has quick attempts that take long no longer keep others from a processor.
 func (b *Budget) lapse(now time.Time) {
-	for tk := b.recent.first(); tk != nil && now.Sub(tk.began) >= slowAttempt; tk = b.recent.first() {
+	for tk := b.recent.first(); tk != nil && now.Sub(tk.began) >= b.long; tk = b.recent.first() {
 		b.giveUp(tk)
 		if tk.late = tk.first && !tk.heavy; tk.late {
 			b.late++
@@ -282,7 +294,7 @@ func (b *Budget) lookAgain(now time.Time) {
 	if tk == nil || len(b.queues[quick].list) == 0 {
 		return
 	}
-	in := slowAttempt - now.Sub(tk.began)
+	in := b.long - now.Sub(tk.began)
 	if b.timer == nil {
 		b.timer = time.AfterFunc(in, b.fill)
 	} else {
@@ -295,7 +307,7 @@ func (b *Budget) next() (*member, pace) {
 	var first *member
 	var of pace
 	for p := range paces {
-		if p == quick && b.used >= b.processors || p == slow && b.slow >= b.slowest || len(b.queues[p].list) == 0 {
+		if p == quick && b.used >= b.processors || p >= medium && b.running[p] >= b.most[p] || len(b.queues[p].list) == 0 {
 			continue
 		}
 		m := b.queues[p].list[0]
@@ -333,8 +345,8 @@ func (b *Budget) giveBack(tk *ticket, cost time.Duration) {
 	switch tk.pace {
 	case quick:
 		b.giveUp(tk)
-	case slow:
-		b.slow--
+	case medium, slow:
+		b.running[tk.pace]--
 	}
 	t.running--
 	m.running--
@@ -359,8 +371,10 @@ func (t *turn) learn(cpu, lasted time.Duration) {
 	switch {
 	case t.share < waiterShare:
 		t.pace = waits
-	case t.cpu > slowAttempt:
+	case t.heavy && t.cpu > slowAttempt:
 		t.pace = slow
+	case t.heavy && t.member.budget.long < slowAttempt:
+		t.pace = medium
 	default:
 		t.pace = quick
 	}
@@ -372,12 +386,13 @@ func (t *turn) learn(cpu, lasted time.Duration) {
 // weigh says whether the function is heavy, after an attempt that took cpu. One long attempt makes nobody heavy: it may have
 // made an instance, which it would have to make again elsewhere. A few short ones make nobody light.
 func (t *turn) weigh(cpu time.Duration) {
-	if cpu <= slowAttempt {
+	long := t.member.budget.long
+	if cpu <= long {
 		t.long = 0
 	} else if t.long++; t.long >= heavyAfter {
 		t.heavy = true
 	}
-	if t.cpu < slowAttempt/2 {
+	if t.cpu < long/2 {
 		t.heavy = false
 	}
 }
@@ -404,8 +419,8 @@ func (t *turn) limit() int {
 	switch {
 	case !t.known:
 		return max(1, t.member.window/2)
-	case t.pace == slow:
-		return t.member.budget.slowest
+	case t.pace >= medium:
+		return t.member.budget.most[t.pace]
 	case t.pace == quick:
 		return t.member.window
 	}

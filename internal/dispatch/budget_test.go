@@ -463,3 +463,52 @@ func TestBudgetStrangers(t *testing.T) {
 		lanes.Leave()
 	})
 }
+
+// Where heavy functions have a place of their own, no quick attempt waits for one of theirs, whatever they
+// have to do; and one long attempt of a quick function does not have it wait for the next.
+func TestBudgetApart(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		ms := time.Millisecond
+		m := &machine{budget: dispatch.NewApartBudget(2)}
+		hogs := m.space(32, true, work{cpu: 10 * ms}, work{cpu: 10 * ms}, work{cpu: 400 * ms})
+		for lane := range hogs.work {
+			for range 20 {
+				hogs.Add(lane)
+			}
+		}
+		m.budget.Fill()
+		time.Sleep(3 * time.Second)
+		light := m.space(32, false, work{cpu: ms / 10})
+		for n := range 50 {
+			m.mu.Lock()
+			if light.work[0] = (work{cpu: ms / 10}); n == 20 {
+				light.work[0] = work{cpu: 30 * ms}
+			}
+			takes := light.work[0].cpu
+			m.mu.Unlock()
+			light.Add(0)
+			m.budget.Fill()
+			time.Sleep(takes + time.Nanosecond)
+			m.mu.Lock()
+			if light.done[0] != n+1 {
+				t.Errorf("event %d is not done after the time that it takes", n)
+			}
+			m.mu.Unlock()
+			time.Sleep(7 * ms)
+		}
+		m.mu.Lock()
+		if hogs.most[2] > 4 || hogs.done[0] == 0 || hogs.done[2] == 0 {
+			t.Errorf("attempts at once of the slowest: %d, and done: %v; want few, and some of each", hogs.most[2], hogs.done)
+		}
+		clear(hogs.most)
+		m.mu.Unlock()
+		time.Sleep(5 * time.Second)
+		m.mu.Lock()
+		if most := [3]int(hogs.most); most != [3]int{2, 2, 1} {
+			t.Errorf("attempts at once: %v; want 2 of those that are medium, and 1 of the slow one", most)
+		}
+		m.mu.Unlock()
+		m.end()
+	})
+}

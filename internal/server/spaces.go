@@ -43,7 +43,11 @@ type spaces struct {
 }
 
 func newSpaces(s *server) *spaces {
-	return &spaces{server: s, budget: dispatch.NewBudget(0), byName: map[ident.Namespace]*space{}}
+	budget := dispatch.NewBudget(0)
+	if s.cells.wall != nil {
+		budget = dispatch.NewApartBudget(0)
+	}
+	return &spaces{server: s, budget: budget, byName: map[ident.Namespace]*space{}}
 }
 
 // open returns the space of ns as the API uses it.
