@@ -48,16 +48,15 @@ const (
 )
 
 const (
-	// mainShare is how many threads of the main worker may run Go at the same time, for each processor. Native
-	// code of a guest holds such a place until its fuel runs out; dispatch has no more of them compute than there are
-	// processors, so that with twice as many places one is free for whoever comes, and the kernel shares the rest.
-	mainShare = 2
+	// places is how many threads of a worker may run Go at the same time, for each processor. Native code of a
+	// guest holds such a place until its fuel runs out; dispatch has no more of them compute than there are
+	// processors, or a few more, so that with twice as many places one is free for whoever comes, and the kernel shares the rest.
+	places = 2
 	// maxHeavyLanes is more than how many heavy invocations dispatch has running, on up to 32 processors.
 	maxHeavyLanes = 16
 	// heavyYields is by how many steps heavy invocations, and those that run alone, stand behind all else. With 10, they have
 	// a tenth of a processor that others want to have, so they do not starve, and what is left.
 	heavyYields = 10
-	mainYields  = 0
 )
 
 // seatsAlone is how many invocations can run alone at the same time. Each has a process, which ends
@@ -154,11 +153,11 @@ func New(ctx context.Context, cfg Config) (*Engine, error) {
 func build(ctx context.Context, cfg Config, start func(room) (*process, error)) (*Engine, error) {
 	life, stop := context.WithCancel(context.WithoutCancel(ctx))
 	e := &Engine{turns: make(chan struct{}, seatsAlone), log: cfg.Logger, stop: stop}
-	processors := runtime.GOMAXPROCS(0)
+	processors := places * runtime.GOMAXPROCS(0)
 	at := func(name string, r room) *seat {
 		return newSeat(life, name, name == "main", func() (*process, error) { return start(r) }, cfg)
 	}
-	e.main = at("main", room{lanes: cfg.Lanes, processors: mainShare * processors, yields: mainYields})
+	e.main = at("main", room{lanes: cfg.Lanes, processors: processors})
 	e.heavy = at("heavy", room{lanes: min(cfg.Lanes, maxHeavyLanes), processors: processors, yields: heavyYields})
 	for range seatsAlone {
 		s := at("alone", room{lanes: min(cfg.Lanes, 1), processors: processors, yields: heavyYields})
