@@ -357,6 +357,21 @@ func TestEachSettlesOnce(t *testing.T) {
 	})
 }
 
+// BenchmarkBudgetOne starts and ends one attempt of the only function there is, which is what most events cost.
+func BenchmarkBudgetOne(b *testing.B) {
+	budget := dispatch.NewApartBudget(2)
+	var last dispatch.Ticket
+	l := dispatch.NewLanes(budget, 1, 32, 4)
+	l.Begun = func(_ int, t dispatch.Ticket) { last = t }
+	b.ReportAllocs()
+	for b.Loop() {
+		l.Add(0)
+		budget.Fill()
+		budget.Done(last, 20*time.Microsecond, 100*time.Microsecond)
+		budget.Fill()
+	}
+}
+
 // BenchmarkBudget starts and ends one attempt with 10,000 lanes of 1,000 namespaces waiting.
 func BenchmarkBudget(b *testing.B) {
 	budget := dispatch.NewBudget(2)
