@@ -48,8 +48,8 @@ const (
 // Functions that are heavy are marked as such when they start, for whoever has a place for them. One of which nothing is
 // known is taken for heavy too while others of that kind have been on a processor for long.
 //
-// A Budget has no goroutine that stays: those that add work or end an attempt call fill, without any
-// dispatcher's lock, and so does a timer when an attempt takes long while others wait. Its own lock
+// A Budget has no goroutine that stays: those that add work call fill, without any dispatcher's lock,
+// and so does a timer when an attempt takes long while others wait. Who has ended an attempt goes on with the next. Its own lock
 // may be taken while a dispatcher's is held, never the other way.
 type Budget struct {
 	mu         sync.Mutex
@@ -88,8 +88,8 @@ func newBudget(processors int, long time.Duration) *Budget {
 type member struct {
 	budget  *Budget
 	workers int
-	window  int           // attempts of a quick function at the same time
-	begin   func(*ticket) // starts a delivery of the ticket's lane, or cancels the ticket
+	window  int                  // attempts of a quick function at the same time
+	begin   func(*ticket) func() // returns what makes a delivery of the ticket's lane; or cancels the ticket, and returns nil
 	open    bool
 	running int
 	used    time.Duration // virtual time
@@ -178,7 +178,7 @@ func (b *Budget) join(workers, window int) *member {
 }
 
 // start lets deliveries of the namespace start, through begin.
-func (m *member) start(begin func(*ticket)) {
+func (m *member) start(begin func(*ticket) func()) {
 	m.budget.mu.Lock()
 	defer m.budget.mu.Unlock()
 	m.begin, m.open = begin, true
@@ -219,14 +219,37 @@ func (t *turn) add() {
 
 // fill starts deliveries while there is something to start and room for it. No lock may be held.
 func (b *Budget) fill() {
+	if run := b.fillRest(); run != nil {
+		go b.work(run)
+	}
+}
+
+// work makes a delivery and then, in the same goroutine, whatever may start now that it has ended: a new
+// goroutine for each would wake a thread that finds nothing to do.
+func (b *Budget) work(run func()) {
+	for run != nil {
+		run()
+		run = b.fillRest()
+	}
+}
+
+// fillRest is fill, but for the last delivery: it returns what makes that, or nil.
+func (b *Budget) fillRest() (last func()) {
 	for {
 		b.mu.Lock()
 		tk := b.pick(time.Now())
 		b.mu.Unlock()
 		if tk == nil {
-			return
+			return last
 		}
-		tk.turn.member.begin(tk)
+		run := tk.turn.member.begin(tk)
+		if run == nil {
+			continue
+		}
+		if last != nil {
+			go b.work(last)
+		}
+		last = run
 	}
 }
 
@@ -247,7 +270,10 @@ func (b *Budget) pick(now time.Time) *ticket {
 			m.place()
 			continue
 		}
-		tk := &ticket{turn: t, pace: p, charge: max(t.cpu, leastCharge), began: now, first: !t.known, heavy: t.heavy || !t.known && b.late >= b.most[slow]}
+		tk := &ticket{
+			turn: t, pace: p, charge: max(t.cpu, leastCharge), began: now, first: !t.known,
+			heavy: t.heavy || !t.known && b.late >= b.most[slow],
+		}
 		b.clock, m.clock = max(b.clock, m.used), max(m.clock, t.used)
 		t.waiting--
 		t.running++

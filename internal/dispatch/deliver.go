@@ -47,9 +47,8 @@ type result struct {
 	principal ident.PrincipalID
 }
 
-// deliver makes one attempt and settles what it came to.
+// deliver makes one attempt and settles what it came to. The budget is to look for what may start then.
 func (d *Dispatcher) deliver(ctx context.Context, tk *ticket, del *delivery) {
-	defer d.cfg.Budget.fill() // with no lock held
 	res, retry := d.run(ctx, del)
 	failed := res.err != nil && !res.canceled && !res.unread
 	again := failed && d.again(del, &res, retry)

@@ -276,7 +276,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	background.Go(func() { readErr = d.read(ctx) })
 	background.Go(func() { d.keepTime(ctx) })
 	writer.Go(func() { d.writeJournal(write) })
-	d.part.start(func(tk *ticket) { d.begin(work, tk) })
+	d.part.start(func(tk *ticket) func() { return d.begin(work, tk) })
 	d.cfg.Budget.fill()
 
 	<-ctx.Done()
@@ -525,13 +525,13 @@ func (d *Dispatcher) liveBatch(seq uint64) *batch {
 	}
 }
 
-// begin starts an attempt at the next delivery of the ticket's lane.
-func (d *Dispatcher) begin(work context.Context, tk *ticket) {
+// begin returns what makes an attempt at the next delivery of the ticket's lane, or nil when there is to be none.
+func (d *Dispatcher) begin(work context.Context, tk *ticket) func() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.stopped {
 		d.cfg.Budget.cancel(tk)
-		return
+		return nil
 	}
 	ln := tk.turn.lane
 	del := ln.pop()
@@ -542,10 +542,14 @@ func (d *Dispatcher) begin(work context.Context, tk *ticket) {
 		d.park(del)
 		del.state = paused
 		d.cfg.Budget.cancel(tk)
-		return
+		return nil
 	}
 	del.state, del.heavy = underway, tk.heavy
-	d.attempt.Go(func() { d.deliver(work, tk, del) })
+	d.attempt.Add(1)
+	return func() {
+		defer d.attempt.Done()
+		d.deliver(work, tk, del)
+	}
 }
 
 // isPaused reports whether the delivery's subscription is paused.

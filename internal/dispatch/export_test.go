@@ -22,7 +22,10 @@ func NewLanes(b *Budget, n, workers, window int) *Lanes {
 		l.turns = append(l.turns, l.member.turn(&lane{}))
 		number[l.turns[i]] = i
 	}
-	l.member.start(func(tk *ticket) { l.Begun(number[tk.turn], Ticket{tk}) })
+	l.member.start(func(tk *ticket) func() {
+		l.Begun(number[tk.turn], Ticket{tk})
+		return nil
+	})
 	return l
 }
 
