@@ -21,6 +21,9 @@ const (
 	mediumAttempt = 2 * time.Millisecond
 	// heavyAfter is how many long attempts in a row make a function heavy.
 	heavyAfter = 2
+	// mostCredit is how far behind the others' processor time one's own counts. Heavy functions may get less than others for as
+	// long as there is work; who comes anew, and has no credit, is not to wait until all of that is made up for.
+	mostCredit = time.Second
 	// leastCharge is what an attempt costs its function at least: handing over takes time too.
 	leastCharge = 10 * time.Microsecond
 )
@@ -111,7 +114,7 @@ type turn struct {
 
 	known bool // an attempt has ended
 	pace  pace
-	long  int           // attempts in a row that took a processor for longer than slowAttempt
+	long  int           // attempts in a row that took a processor for longer than the budget's long
 	heavy bool          // hysteresis on cpu: it is to run where it keeps nobody from a processor
 	cpu   time.Duration // of an attempt: rises at once, and falls slowly
 	share float64       // of an attempt's time that is on a processor
@@ -274,6 +277,7 @@ func (b *Budget) pick(now time.Time) *ticket {
 			turn: t, pace: p, charge: max(t.cpu, leastCharge), began: now, first: !t.known,
 			heavy: t.heavy || !t.known && b.late >= b.most[slow],
 		}
+		m.used, t.used = max(m.used, b.clock-mostCredit), max(t.used, m.clock-mostCredit)
 		b.clock, m.clock = max(b.clock, m.used), max(m.clock, t.used)
 		t.waiting--
 		t.running++

@@ -357,6 +357,36 @@ func TestEachSettlesOnce(t *testing.T) {
 	})
 }
 
+// A heavy function that gets less than quick ones does not keep a new one waiting for what it did not get.
+func TestBudgetCredit(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		ms := time.Millisecond
+		m := newMachine(2)
+		m.space(32, true, work{cpu: ms}, work{cpu: ms}, work{cpu: ms}, work{cpu: ms})
+		m.space(32, true, work{cpu: 100 * ms})
+		m.fill(20)
+		time.Sleep(10 * time.Minute)
+		late := m.space(32, true, work{cpu: 100 * ms})
+		for range 20 {
+			late.Add(0)
+		}
+		m.budget.Fill()
+		time.Sleep(10 * time.Second)
+		m.mu.Lock()
+		before, hog := late.cpu[0], m.spaces[1].cpu[0]
+		if before == 0 {
+			t.Error("nothing of a new function was done in ten seconds")
+		}
+		m.mu.Unlock()
+		time.Sleep(20 * time.Second)
+		m.mu.Lock()
+		wantEqual(t, "old and new", m.spaces[1].cpu[0]-hog, late.cpu[0]-before)
+		m.mu.Unlock()
+		m.end()
+	})
+}
+
 // BenchmarkBudgetOne starts and ends one attempt of the only function there is, which is what most events cost.
 func BenchmarkBudgetOne(b *testing.B) {
 	budget := dispatch.NewApartBudget(2)

@@ -14,6 +14,8 @@ type process struct {
 	conn  *os.File // our end of the socket pair
 	lanes []*os.File
 	pid   int
+	// hurries is why it does not have the priority that it should.
+	hurries error
 	// kill ends it at once; exited is closed when it has ended, and how says how.
 	kill   func()
 	exited chan struct{}

@@ -105,8 +105,8 @@ func start(cfg Config, r room, log *slog.Logger) (p *process, err error) {
 	if err := <-started; err != nil {
 		return nil, err
 	}
-	if err := yieldGroup(made.pid, r.yields); err != nil {
-		log.Warn("lower the priority of a worker's session; it may slow others down", "pid", made.pid, "error", err)
+	if err := errors.Join(made.hurries, yieldGroup(made.pid, r.yields)); err != nil {
+		log.Warn("a worker could not be given a lower priority; it may slow others down", "pid", made.pid, "error", err)
 	}
 	made.talk.Go(func() {
 		relay(talk, log)
@@ -119,10 +119,11 @@ func start(cfg Config, r room, log *slog.Logger) (p *process, err error) {
 // worker when this very thread ends, and what the thread gives up, the worker never has.
 func (p *process) run(cfg Config, r room, conns []*os.File, stderr *os.File, started chan<- error) {
 	runtime.LockOSThread() // and never unlocked
-	if err := errors.Join(renounce(), yieldTo(r.yields)); err != nil {
+	if err := renounce(); err != nil {
 		started <- err
 		return
 	}
+	p.hurries = yieldTo(r.yields)
 	cmd, err := launch(cfg, r, conns, stderr)
 	if err != nil {
 		started <- err
