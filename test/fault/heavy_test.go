@@ -108,15 +108,15 @@ func TestHeavyWorker(t *testing.T) {
 	checkNamespaces(t, c.HeavyWorker)
 	checkFiles(t, c.HeavyWorker, data)
 	own := slices.Min(nices(t, s.PID())) // the threads that wait for workers stand behind as they do
-	for pid, behind := range map[int]int{c.Worker: 0, c.HeavyWorker: 10} {
+	for pid, behind := range map[int]int{c.Worker: 0, c.HeavyWorker: 5} {
 		for _, n := range nices(t, pid) {
 			if want := min(own+behind, 19); n != want {
 				t.Errorf("a thread of process %d has the priority %d, want %d", pid, n, want)
 			}
 		}
 	}
-	if nice, ok := groupNice(t, c.HeavyWorker); ok && nice != "10" {
-		t.Errorf("the session of the worker of heavy functions has the priority %s, want 10", nice)
+	if nice, ok := groupNice(t, c.HeavyWorker); ok && nice != "5" {
+		t.Errorf("the session of the worker of heavy functions has the priority %s, want 5", nice)
 	}
 	if _, err := s.Stop(); err != nil {
 		t.Fatalf("stop: %v\n%s", err, s.Output())

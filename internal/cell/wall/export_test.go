@@ -128,9 +128,6 @@ const SeatsAlone = seatsAlone
 // Retire does what comes when the worker of heavy functions was not needed for a while.
 func (e *Engine) Retire() { e.heavy.retire() }
 
-// HeavyYields is by how many steps the worker of heavy functions stands behind.
-const HeavyYields = heavyYields
-
 // GreetWith says what an honest worker says first, with one wall that stands or does not.
 func (f Fake) GreetWith(stands bool) error {
 	text := fmt.Sprintf(`{"walls":[{"name":"seccomp","stands":%t,"detail":""}],"namespaces":[],"reset":"copy"}`, stands)

@@ -54,9 +54,9 @@ const (
 	places = 2
 	// maxHeavyLanes is more than how many heavy invocations dispatch has running, on up to 32 processors.
 	maxHeavyLanes = 16
-	// heavyYields is by how many steps heavy invocations, and those that run alone, stand behind all else. With 10, they have
-	// a tenth of a processor that others want to have, so they do not starve, and what is left.
-	heavyYields = 10
+	// heavyYields is by how many steps heavy invocations, and those that run alone, stand behind all else. With 5, they have
+	// a quarter of a processor that one other thread wants to have, so that they do not starve or miss their timeouts.
+	heavyYields = 5
 )
 
 // seatsAlone is how many invocations can run alone at the same time. Each has a process, which ends
