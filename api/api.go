@@ -363,6 +363,8 @@ type CellStatus struct {
 	SecondWall string `json:"second_wall"`
 	// Worker is the process id of the worker, 0 while there is none.
 	Worker int `json:"worker,omitempty"`
+	// HeavyWorker is that of the worker of functions that compute for long, 0 while none is needed.
+	HeavyWorker int `json:"heavy_worker,omitempty"`
 	// Lost counts the workers that ended by a fault.
 	Lost int64 `json:"lost_workers"`
 	// Walls are those around a worker.

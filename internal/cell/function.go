@@ -86,6 +86,9 @@ type Input struct {
 	EventID string
 	// Attempt counts the tries at this delivery from 1.
 	Attempt int
+	// Heavy says that the function's attempts compute for long, as far as its past tells. A cell is the same
+	// for all; whoever has several places for cells may put it where it keeps nobody from a processor.
+	Heavy bool
 	// Log receives each line the function logs, from the goroutine of Invoke; nil drops them.
 	Log func(level, message string)
 }

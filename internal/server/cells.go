@@ -32,7 +32,7 @@ func (c *cells) status() *api.CellStatus {
 		return out
 	}
 	state := c.wall.State()
-	out.Worker, out.Lost, out.Reset, out.ResetWhy = state.PID, state.Restarts, state.Reset, state.ResetWhy
+	out.Worker, out.HeavyWorker, out.Lost, out.Reset, out.ResetWhy = state.PID, state.HeavyPID, state.Restarts, state.Reset, state.ResetWhy
 	for _, w := range state.Walls {
 		out.Walls = append(out.Walls, api.Wall(w))
 	}

@@ -162,9 +162,12 @@ type server struct {
 }
 
 func (s server) play(f wall.Fake) {
-	if f.Greet() != nil {
-		return
+	if f.Greet() == nil {
+		s.serve(f)
 	}
+}
+
+func (s server) serve(f wall.Fake) {
 	var all sync.WaitGroup
 	for _, conn := range append(f.Lanes, f.Conn) {
 		all.Go(func() {

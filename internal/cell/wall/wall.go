@@ -52,6 +52,18 @@ const (
 	MaxLanes = 128
 )
 
+const (
+	// places is how many threads of a worker may run Go at the same time, for each processor. Native code of a
+	// guest holds such a place until its fuel runs out; dispatch has no more of them compute than there are
+	// processors, or a few more, so that with twice as many places one is free for whoever comes, and the kernel shares the rest.
+	places = 2
+	// maxHeavyLanes is more than how many heavy invocations dispatch has running, on up to 32 processors.
+	maxHeavyLanes = 16
+	// heavyYields is by how many steps heavy invocations, and those that run alone, stand behind all else. With 5, they have
+	// a quarter of a processor that one other thread wants to have, so that they do not starve or miss their timeouts.
+	heavyYields = 5
+)
+
 // seatsAlone is how many invocations can run alone at the same time. Each has a process, which ends
 // when it was not needed for a while.
 const seatsAlone = 4
@@ -106,6 +118,8 @@ func (c Config) Validate() error {
 // Engine runs functions in workers. It is safe for concurrent use.
 type Engine struct {
 	main *seat
+	// heavy is the seat of the worker of what computes for long.
+	heavy *seat
 	// alone are the seats of workers in which one invocation runs at a time. turns has one entry for each in
 	// which none does, and free holds those, the last used last: it is likely to have a worker.
 	alone []*seat
@@ -122,8 +136,10 @@ type Engine struct {
 // State is what an engine tells of itself.
 type State struct {
 	// PID is that of the worker, 0 while there is none.
-	PID   int
-	Walls []confine.Wall
+	PID int
+	// HeavyPID is that of the worker of heavy functions, 0 while none is needed.
+	HeavyPID int
+	Walls    []confine.Wall
 	// Restarts counts the workers that ended without being told to.
 	Restarts int64
 	// Reset is how the memories of guests are reset, and ResetWhy why it is not done better.
@@ -149,20 +165,30 @@ func New(ctx context.Context, cfg Config) (*Engine, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	return build(ctx, cfg, func(lanes int) (*process, error) { return start(cfg, lanes, cfg.Logger) })
+	return build(ctx, cfg, func(r room) (*process, error) { return start(cfg, r, cfg.Logger) })
 }
 
-func build(ctx context.Context, cfg Config, start func(lanes int) (*process, error)) (*Engine, error) {
+func build(ctx context.Context, cfg Config, start func(room) (*process, error)) (*Engine, error) {
 	life, stop := context.WithCancel(context.WithoutCancel(ctx))
 	e := &Engine{turns: make(chan struct{}, seatsAlone), log: cfg.Logger, stop: stop, pinned: map[uint64]*Function{}}
 	var code *compiler
 	if cfg.Cache != nil {
-		code = newCompiler(cfg.Cache, func() (*process, error) { return start(0) }, cfg.Logger)
+		// Nobody's event waits behind a compiler, unless it needs what that makes.
+		aside := room{processors: runtime.GOMAXPROCS(0), yields: heavyYields}
+		code = newCompiler(cfg.Cache, func() (*process, error) { return start(aside) }, cfg.Logger)
 	}
-	e.main = newSeat(life, "main", true, func() (*process, error) { return start(cfg.Lanes) }, code, cfg)
+	processors := places * runtime.GOMAXPROCS(0)
+	at := func(name string, r room) *seat {
+		return newSeat(life, name, name == "main", func() (*process, error) { return start(r) }, code, cfg)
+	}
+	e.main = at("main", room{lanes: cfg.Lanes, processors: processors})
 	e.main.settled = func(l *link) { e.repin(life, l) }
+	e.heavy = at("heavy", room{lanes: min(cfg.Lanes, maxHeavyLanes), processors: processors, yields: heavyYields})
+	if code != nil {
+		code.weaker = e.heavy.weaker
+	}
 	for range seatsAlone {
-		s := newSeat(life, "alone", false, func() (*process, error) { return start(min(cfg.Lanes, 1)) }, code, cfg)
+		s := at("alone", room{lanes: min(cfg.Lanes, 1), processors: processors, yields: heavyYields})
 		e.alone = append(e.alone, s)
 		e.giveBack(s)
 	}
@@ -170,12 +196,18 @@ func build(ctx context.Context, cfg Config, start func(lanes int) (*process, err
 		stop()
 		return nil, err
 	}
+	walls := e.main.state().Walls
+	for _, s := range append([]*seat{e.main, e.heavy}, e.alone...) {
+		s.insist(walls)
+	}
 	return e, nil
 }
 
 // State returns how the engine is.
 func (e *Engine) State() State {
-	s := e.main.state()
+	s, heavy := e.main.state(), e.heavy.state()
+	s.HeavyPID = heavy.PID
+	s.Restarts += heavy.Restarts
 	for _, a := range e.alone {
 		s.Restarts += a.restarts.Load()
 	}
@@ -186,6 +218,7 @@ func (e *Engine) State() State {
 func (e *Engine) Close(context.Context) error {
 	e.stop()
 	e.main.close()
+	e.heavy.close()
 	for _, s := range e.alone {
 		s.close()
 	}
@@ -255,6 +288,16 @@ func boundSpec(spec cell.Spec) error {
 			len(spec.Code), len(spec.SourceMap), cell.MaxModuleBytes, cell.MaxSourceMapBytes)
 	}
 	return nil
+}
+
+// beside calls do with the worker of all functions, or of all that are heavy.
+func (e *Engine) beside(ctx context.Context, heavy bool, do func(*link) error) error {
+	if !heavy {
+		return e.main.with(ctx, do)
+	}
+	e.heavy.take()
+	defer e.heavy.rest()
+	return e.heavy.with(ctx, do)
 }
 
 // aside calls do with a worker in which nothing else runs.
@@ -330,6 +373,7 @@ func (f *Function) Close(context.Context) error {
 	f.once.Do(func() {
 		f.engine.pin(f, false)
 		f.engine.main.drop(f.id)
+		f.engine.heavy.drop(f.id)
 		for _, s := range f.engine.alone {
 			s.drop(f.id)
 		}
@@ -352,7 +396,7 @@ func (f *Function) Invoke(ctx context.Context, in cell.Input) (result cell.Resul
 		return err
 	}
 	if f.suspect.Load() <= 0 {
-		err = f.engine.main.with(ctx, invoke)
+		err = f.engine.beside(ctx, in.Heavy, invoke)
 		if _, lost := errors.AsType[*lostError](err); !lost {
 			return result, usage, f.timed(ctx, err)
 		}
