@@ -491,7 +491,14 @@ func TestMinInstances(t *testing.T) {
 		}
 	}
 	invoke()
-	if err := unix.Shutdown(int(first.Load().Fd()), unix.SHUT_RDWR); err != nil {
+	// The worker's end may be closed at any moment from then on.
+	conn, err := first.Load().SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ended error
+	err = conn.Control(func(fd uintptr) { ended = unix.Shutdown(int(fd), unix.SHUT_RDWR) })
+	if err := errors.Join(err, ended); err != nil {
 		t.Fatal(err)
 	}
 	until(t, "the next worker has an instance", func() bool { return engines[1].Idle() == 1 })
