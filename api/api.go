@@ -262,6 +262,29 @@ type UsageLine struct {
 	P99 float64 `json:"p99_seconds"`
 }
 
+// DecisionList is what the gate decided in a period. Hours (UTC) are counted whole.
+type DecisionList struct {
+	Since     time.Time  `json:"since"`
+	Until     time.Time  `json:"until"`
+	Decisions []Decision `json:"decisions"` // what was asked last comes first
+	// More says that there are others, beyond the limit.
+	More bool `json:"more,omitzero"`
+}
+
+// Decision is a question that the gate was asked, its answer, and how often it was asked.
+type Decision struct {
+	Principal string `json:"principal"`
+	Role      string `json:"role,omitempty"`
+	Action    string `json:"action"`
+	Kind      string `json:"resource_kind"` // EventType, Function, Namespace or Server
+	Resource  string `json:"resource"`
+	Allowed   bool   `json:"allowed"`
+	// Policies are the determining policies; empty when none permits.
+	Policies []string  `json:"policies"`
+	Count    int64     `json:"count"`
+	Last     time.Time `json:"last"`
+}
+
 // Subscription is a deployed subscription and how far it is.
 type Subscription struct {
 	Name     string `json:"name"`

@@ -85,18 +85,19 @@ func (g *Guard) Authorize(_ context.Context, p *Principal, action policy.Action,
 		return unauthenticated()
 	}
 	q := question{p.identity, action, res}
-	if err, ok := g.known.get(&q); ok {
-		return err
+	known := g.known.get(&q)
+	if known == nil {
+		d := g.policies.Decide(p.policy, action, res)
+		known = &answer{as: p.policy, decision: d}
+		if !d.Allowed {
+			known.err = denied(p, action, res, d)
+		}
+		if p.identity != [sha256.Size]byte{} {
+			g.known.put(&q, known)
+		}
 	}
-	d := g.policies.Decide(p.policy, action, res)
-	var err error
-	if !d.Allowed {
-		err = denied(p, action, res, d)
-	}
-	if p.identity != [sha256.Size]byte{} {
-		g.known.put(&q, err)
-	}
-	return err
+	known.asked.Add(1)
+	return known.err
 }
 
 // denied says what was denied in the caller's own words: it reveals nothing the caller did not send.

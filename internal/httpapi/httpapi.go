@@ -49,6 +49,11 @@ type Tokens interface {
 	Revoke(ctx context.Context, id string) error
 }
 
+// Decisions is the record of what the guard decided; access.Decisions is one.
+type Decisions interface {
+	List(q access.DecisionQuery) []access.Decided
+}
+
 // Intake accepts events; ingress.Intake is one. It asks the guard itself, for each event type. It MUST
 // NOT use the events' data after it has returned: the data's memory is used again.
 type Intake interface {
@@ -124,9 +129,10 @@ func (c *Config) Validate() error {
 
 // Deps are what the API calls. All of them are needed, but for Refused.
 type Deps struct {
-	Guard    Guard
-	Intake   Intake
-	Deployer Deployer
+	Guard     Guard
+	Decisions Decisions
+	Intake    Intake
+	Deployer  Deployer
 	// Space returns the space of a namespace, or a NotFound problem.
 	Space func(ns ident.Namespace) (*Space, error)
 	// Status returns the state of the server, without namespaces.

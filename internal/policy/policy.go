@@ -42,6 +42,7 @@ const (
 	ReadStatus          Action = "readStatus"
 	ReadMetrics         Action = "readMetrics"
 	ManageTokens        Action = "manageTokens"
+	ReadPolicies        Action = "readPolicies"
 )
 
 // Role is what a token may do, before its namespace and its event types narrow it.
@@ -59,7 +60,7 @@ const (
 func Actions() []Action {
 	return []Action{
 		Publish, Invoke, ReadEvents, ReadEventData, Deploy, ReadFunctions, ReadLogs, ManageSubscriptions,
-		ReadDeadLetters, ManageDeadLetters, ReadStatus, ReadMetrics, ManageTokens,
+		ReadDeadLetters, ManageDeadLetters, ReadStatus, ReadMetrics, ManageTokens, ReadPolicies,
 	}
 }
 

@@ -75,18 +75,19 @@ type Config struct {
 
 // server is a running server.
 type server struct {
-	cfg      Config
-	dir      string
-	log      *slog.Logger
-	started  time.Time
-	metrics  *telemetry.Metrics
-	engine   *store.Engine
-	keys     *keyring.Keyring
-	cells    cells
-	deployer *deploy.Deployer
-	guard    *access.Guard
-	spaces   *spaces
-	closers  []func() error
+	cfg       Config
+	dir       string
+	log       *slog.Logger
+	started   time.Time
+	metrics   *telemetry.Metrics
+	engine    *store.Engine
+	keys      *keyring.Keyring
+	cells     cells
+	deployer  *deploy.Deployer
+	guard     *access.Guard
+	decisions *access.Decisions
+	spaces    *spaces
+	closers   []func() error
 }
 
 // Run runs a server until ctx ends, then stops it in order: no more events are taken, those under way
@@ -178,6 +179,14 @@ func (s *server) openAccess(ctx context.Context) error {
 		return fmt.Errorf("load policies: %w", err)
 	}
 	s.guard = access.NewGuard(tokens, policies)
+	if bucket, err = s.bucket(ctx, "", "decisions"); err != nil {
+		return err
+	}
+	if s.decisions, err = access.OpenDecisions(ctx, bucket, s.log); err != nil {
+		return err
+	}
+	s.later(s.decisions.Close)
+	s.guard.RecordIn(s.decisions)
 	if s.cfg.NewOperatorToken {
 		if err := s.guard.Reissue(ctx, s.tokenFile()); err != nil {
 			return err
@@ -252,7 +261,7 @@ func (s *server) serve(ctx context.Context) error {
 	limits := event.DefaultLimits()
 	limits.EventBytes, limits.BatchBytes, limits.BatchEvents = settings.Limits.EventBytes, settings.Limits.BatchBytes, settings.Limits.BatchEvents
 	handler, err := httpapi.New(httpapi.Config{Limits: limits, Requests: settings.Limits.Requests}, httpapi.Deps{
-		Guard: s.guard, Intake: s.spaces.intake, Deployer: s.deployer, Space: s.spaces.open,
+		Guard: s.guard, Decisions: s.decisions, Intake: s.spaces.intake, Deployer: s.deployer, Space: s.spaces.open,
 		Status: s.status, Ready: s.ready, Metrics: s.metrics.Handler(), Refused: s.metrics.Refused, Logger: s.log,
 	})
 	if err != nil {
