@@ -213,16 +213,18 @@ type Change struct {
 
 // Function is a deployed function.
 type Function struct {
-	Name      string    `json:"name"`
-	App       string    `json:"app"`
-	Revision  int       `json:"revision"`
-	Kind      string    `json:"kind"` // "javascript", "reactor" or "command"
-	Digest    string    `json:"digest"`
-	Memory    int64     `json:"memory_bytes"`
-	Timeout   string    `json:"timeout"`
-	Publishes []string  `json:"publishes,omitempty"`
-	Deployed  time.Time `json:"deployed"`
-	By        string    `json:"deployed_by"`
+	Name     string `json:"name"`
+	App      string `json:"app"`
+	Revision int    `json:"revision"`
+	Kind     string `json:"kind"` // "javascript", "reactor" or "command"
+	Digest   string `json:"digest"`
+	Memory   int64  `json:"memory_bytes"`
+	Timeout  string `json:"timeout"`
+	// MinInstances is how many instances wait for events however long none comes.
+	MinInstances int       `json:"min_instances"`
+	Publishes    []string  `json:"publishes,omitempty"`
+	Deployed     time.Time `json:"deployed"`
+	By           string    `json:"deployed_by"`
 }
 
 // FunctionList is all functions of a namespace by name.
@@ -384,6 +386,8 @@ type CellStatus struct {
 	SecondWall string `json:"second_wall"`
 	// Worker is the process id of the worker, 0 while there is none.
 	Worker int `json:"worker,omitempty"`
+	// HeavyWorker is that of the worker of functions that compute for long, 0 while none is needed.
+	HeavyWorker int `json:"heavy_worker,omitempty"`
 	// Lost counts the workers that ended by a fault.
 	Lost int64 `json:"lost_workers"`
 	// Walls are those around a worker.

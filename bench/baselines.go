@@ -31,10 +31,13 @@ import (
 // roles are the processes that bench starts of itself.
 func roles() map[string]func(context.Context, []string) error {
 	return map[string]func(context.Context, []string) error{
-		"pinned":    pinned,
-		"bare":      serveBare,
-		"jetstream": appendJetStream,
-		"cells":     runCells,
+		"pinned":      pinned,
+		"bare":        serveBare,
+		"jetstream":   appendJetStream,
+		"cells":       runCells,
+		"invocations": runInvocations,
+		"barecalls":   runBareCalls,
+		"wakes":       runWakes,
 	}
 }
 

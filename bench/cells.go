@@ -1,17 +1,16 @@
 package main
 
 import (
-	"bytes"
 	"context"
+	_ "embed" // endless.wasm
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
-	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -22,51 +21,58 @@ import (
 	"sallyport/api"
 	"sallyport/internal/cell"
 	"sallyport/internal/cell/js"
+	"sallyport/internal/problem"
 )
-
-// benchScript does in JavaScript what bench/guest does in Go.
-const benchScript = `export default (event) => {
-	const { id, customer, currency, items } = event.data
-	return { id, customer, currency, total: items.reduce((sum, i) => sum + i.quantity * i.price, 0), lines: items.length }
-}
-`
 
 // measureCells is the cost of a sandbox for each event: a call into an instance that is shared by all
 // events, never stopped and never reset (what nobody should run), beside the same guest in a cell,
 // and beside a new instance for each event. All three run in one process, in turn.
 func measureCells(ctx context.Context, o options, r *report, stderr io.Writer) error {
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	guest := filepath.Join(o.dir, "guest.wasm")
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-buildmode=c-shared", "-o", guest, "./bench/guest")
-	build.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm")
-	build.Stderr = stderr
-	if err := build.Run(); err != nil {
-		return fmt.Errorf("build the guest: %w", err)
-	}
-	cmd := exec.CommandContext(ctx, self, "pinned", strconv.Itoa(serverCPU), self, "cells", guest, o.duration.String())
-	cmd.Stderr = stderr
-	out, err := cmd.Output()
+	guest, err := buildGuest(ctx, o, stderr)
 	if err != nil {
 		return err
 	}
 	var rows []row
-	if err := json.Unmarshal(out, &rows, nanoseconds()); err != nil {
-		return fmt.Errorf("read what was measured: %w", err)
+	if err := rolePinned(ctx, &rows, "cells", guest, o.duration.String()); err != nil {
+		return err
 	}
 	r.Rows = append(r.Rows, rows...)
 	return nil
 }
 
-// guestUnderTest is one guest, and how it is called bare.
+// guestUnderTest is one guest, how it is called bare, and what a cell may add to that: a share of it, or time.
 type guestUnderTest struct {
 	name  string
 	spec  cell.Spec
 	event []byte
-	bar   string
 	bare  func(context.Context, guestUnderTest) (*bareGuest, error)
+	ratio bar
+	more  bar // µs
+	// lasts is how many events an instance can handle that is never reset, 0 for any number: it is made anew in
+	// time, outside of what is measured.
+	lasts int
+}
+
+// guestsUnderTest are the guests of this measure. The small ones are the examples as they are committed.
+func guestsUnderTest(module []byte) ([]guestUnderTest, error) {
+	guests := []guestUnderTest{
+		{"smallest module", cell.Spec{Name: "f.wasm", Kind: api.ModuleWasm, Code: trivialModule()}, []byte(`{}`), bareReactor, bar{}, atMost(5), 0},
+		{"Go module, JSON", cell.Spec{Name: "guest.wasm", Kind: api.ModuleWasm, Code: module}, envelope(), bareReactor, atMost(1.15), bar{}, 0},
+		{"JavaScript, JSON", cell.Spec{Name: "f.js", Kind: api.ModuleScript, Code: []byte(benchScript)}, envelope(), bareScript, atMost(1.10), bar{}, 0},
+	}
+	for _, small := range []struct {
+		name, folder string
+		lasts        int // C's has one result, AssemblyScript's never frees memory
+	}{{"C", "c", 1}, {"AssemblyScript", "assemblyscript", 20}, {"Rust", "rust", 0}} {
+		code, err := os.ReadFile(filepath.Join("examples", small.folder, "price.wasm"))
+		if err != nil {
+			return nil, err
+		}
+		guests = append(guests, guestUnderTest{
+			small.name + " example, JSON", cell.Spec{Name: "price.wasm", Kind: api.ModuleWasm, Code: code}, []byte(pricedEvent), bareReactor, bar{}, atMost(5), small.lasts,
+		})
+	}
+	return guests, nil
 }
 
 // runCells is the process that measureCells starts.
@@ -82,88 +88,98 @@ func runCells(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	event := fmt.Appendf(nil, `{"specversion":"1.0","id":"e-1","source":"/bench","type":"bench.event","datacontenttype":"application/json","data":%s}`, eventBody())
-	var rows []row
-	for _, g := range []guestUnderTest{
-		{"smallest module", cell.Spec{Name: "f.wasm", Kind: api.ModuleWasm, Code: trivialModule()}, []byte(`{}`), "bar ≤ 5 µs over bare", bareReactor},
-		{"Go module, JSON", cell.Spec{Name: "guest.wasm", Kind: api.ModuleWasm, Code: module}, event, "bar ≤ 1.15", bareReactor},
-		{"JavaScript, JSON", cell.Spec{Name: "f.js", Kind: api.ModuleScript, Code: []byte(benchScript)}, event, "bar ≤ 1.10", bareScript},
-	} {
-		got, err := compareCells(ctx, g, duration)
-		if err != nil {
+	guests, err := guestsUnderTest(module)
+	if err != nil {
+		return err
+	}
+	r := &report{}
+	for _, g := range guests {
+		if err := compareCells(ctx, r, g, duration); err != nil {
 			return fmt.Errorf("%s: %w", g.name, err)
 		}
-		rows = append(rows, got...)
 	}
 	// Who stops a guest is another thread, and a server has more than one processor for that.
 	if err := pinSelf(serverCPU, loadCPU); err != nil {
 		return err
 	}
 	runtime.GOMAXPROCS(2) // it was counted while there was one
-	killed, err := measureKills(ctx)
-	if err != nil {
+	if err := measureKills(ctx, r, module); err != nil {
 		return err
 	}
-	return json.MarshalWrite(os.Stdout, append(rows, killed...), nanoseconds())
+	return json.MarshalWrite(os.Stdout, r.Rows, nanoseconds())
 }
 
-// endlessModule is trivialModule with a handler that never returns.
-func endlessModule() []byte {
-	const body = "\x03\x40\x0c\x00\x0b" // loop br 0 end
-	code := trivialModule()
-	at := bytes.LastIndex(code, []byte("\x0a\x06\x01\x04\x00"))
-	return append(code[:at:at], []byte("\x0a\x0b\x01\x09\x00"+body+"\x41\x00\x0b")...)
-}
+// endlessC is bench/endless/endless.c, compiled.
+//
+//go:embed endless/endless.wasm
+var endlessC []byte
 
 // measureKills is how long after its deadline a function that never ends is gone.
-func measureKills(ctx context.Context) (rows []row, err error) {
+func measureKills(ctx context.Context, r *report, module []byte) (err error) {
 	engine, err := cell.New(ctx, cell.Default())
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer func() { err = errors.Join(err, engine.Close(ctx)) }()
 	limits := cell.DefaultLimits()
 	limits.Timeout = 20 * time.Millisecond
-	const kills = 100
-	for name, spec := range map[string]cell.Spec{
-		"module":     {Name: "f.wasm", Kind: api.ModuleWasm, Code: endlessModule()},
-		"JavaScript": {Name: "f.js", Kind: api.ModuleScript, Code: []byte("export default () => { for (;;) {} }")},
+	const kills = 300
+	for _, g := range []struct {
+		name, event string
+		spec        cell.Spec
+	}{
+		{"JavaScript", `{"data":1}`, cell.Spec{Name: "f.js", Kind: api.ModuleScript, Code: []byte(endlessScript)}},
+		{"Go", endlessEvent, cell.Spec{Name: "guest.wasm", Kind: api.ModuleWasm, Code: module}},
+		{"C", `{"data":1}`, cell.Spec{Name: "endless.wasm", Kind: api.ModuleWasm, Code: endlessC}},
 	} {
-		f, err := engine.Load(ctx, spec, limits)
+		f, err := engine.Load(ctx, g.spec, limits)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		var late []time.Duration
+		var late, native []time.Duration
 		for range kills {
-			_, use, err := f.Invoke(ctx, cell.Input{Event: []byte(`{"data":1}`)})
-			if err == nil {
-				return nil, errors.New("an endless loop ended")
+			native = append(native, stopNative(limits.Timeout))
+			_, use, err := f.Invoke(ctx, cell.Input{Event: []byte(g.event), EventID: "e-1", Attempt: 1})
+			if p, ok := errors.AsType[*problem.Error](err); !ok || p.Code != "cell.timeout" {
+				return fmt.Errorf("%s: an endless loop ended with %w", g.name, err)
 			}
 			late = append(late, use.Duration-limits.Timeout)
 		}
-		slices.Sort(late)
-		rows = append(rows, row{
-			Measure: "(cell) endless loop, " + name, Server: "time from the deadline to its end",
-			P50: late[kills/2], P99: late[kills*99/100], Note: "bar ≤ 10 ms",
-		})
+		note := fmt.Sprintf("%d kills, timeout %s", kills, limits.Timeout)
+		r.times("(cell) endless loop, "+g.name, "a loop of this program itself that a timer ends, in turn", native, "what the machine adds")
+		r.times("(cell) endless loop, "+g.name, "time from the deadline to its end", late, note).p99Within(10)
+		if err := f.Close(ctx); err != nil {
+			return err
+		}
 	}
-	return rows, nil
+	return nil
+}
+
+// stopNative returns how long after the timeout a loop without any sandbox has ended that a timer ends.
+func stopNative(timeout time.Duration) time.Duration {
+	var stop atomic.Bool
+	began := time.Now()
+	timer := time.AfterFunc(timeout, func() { stop.Store(true) })
+	defer timer.Stop()
+	for !stop.Load() {
+	}
+	return time.Since(began) - timeout
 }
 
 // compareCells measures one guest in its three forms, each for so long.
-func compareCells(ctx context.Context, g guestUnderTest, duration time.Duration) ([]row, error) {
+func compareCells(ctx context.Context, r *report, g guestUnderTest, duration time.Duration) (err error) {
 	engine, err := cell.New(ctx, cell.Default())
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer func() { err = errors.Join(err, engine.Close(ctx)) }()
 	f, err := engine.Load(ctx, g.spec, cell.DefaultLimits())
 	if err != nil {
-		return nil, err
+		return err
 	}
 	bare, err := g.bare(ctx, g)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer func() { err = errors.Join(err, bare.runtime.Close(ctx)) }()
 	forms := []struct {
@@ -179,35 +195,35 @@ func compareCells(ctx context.Context, g guestUnderTest, duration time.Duration)
 	}
 	took := make([][]time.Duration, len(forms))
 	const turns = 20
+	var ratios, more []float64 // of the medians of each turn: what disturbs the machine disturbs a turn as a whole
 	for range turns {
+		from := [...]int{len(took[0]), len(took[1])}
 		for i, form := range forms {
 			for began := time.Now(); time.Since(began) < duration/turns; {
 				if bare.renew != nil {
 					if err := bare.renew(ctx); err != nil {
-						return nil, err
+						return err
 					}
 				}
 				start := time.Now()
 				if err := form.call(); err != nil {
-					return nil, fmt.Errorf("%s: %w", form.name, err)
+					return fmt.Errorf("%s: %w", form.name, err)
 				}
 				took[i] = append(took[i], time.Since(start))
 			}
 		}
+		base, _ := percentiles(took[0][from[0]:])
+		ours, _ := percentiles(took[1][from[1]:])
+		ratios, more = append(ratios, float64(ours)/float64(base)), append(more, float64(ours-base)/1e3)
 	}
-	var rows []row
+	measure := "(cell) " + g.name
 	for i, form := range forms {
-		slices.Sort(took[i])
-		rows = append(rows, row{
-			Measure: "(cell) " + g.name, Server: form.name, Rate: float64(len(took[i])) / duration.Seconds(),
-			P50: took[i][len(took[i])/2], P99: took[i][len(took[i])*99/100],
-		})
+		r.times(measure, form.name, took[i], "").Rate = float64(len(took[i])) / duration.Seconds()
 	}
-	rows = append(rows, row{
-		Measure: "(cell) " + g.name, Server: "p50, cell : bare", Ratio: float64(rows[1].P50) / float64(rows[0].P50),
-		Note: fmt.Sprintf("%s; %.1f µs more", g.bar, float64(rows[1].P50-rows[0].P50)/1e3),
-	})
-	return rows, err
+	note := fmt.Sprintf("median of %d turns", turns)
+	r.compare(measure, "p50, cell : bare", median(ratios), g.ratio, note)
+	r.figure(measure, "p50, cell more than bare", median(more), "µs", g.more, note)
+	return nil
 }
 
 // bareGuest is a guest on wazero alone.
@@ -285,21 +301,57 @@ func bareReactor(ctx context.Context, g guestUnderTest) (*bareGuest, error) {
 		}
 		return nil
 	}
-	_, shared, err := instantiate(ctx)
-	if err != nil {
-		return nil, err
+	var (
+		instance wasm.Module
+		shared   wasm.Function
+		was      []byte
+		left     int
+	)
+	renew := func(ctx context.Context) (err error) {
+		if instance != nil && left > 0 {
+			return nil
+		}
+		left = g.lasts
+		if instance != nil && g.lasts == 1 {
+			return rewrite(instance.Memory(), was)
+		}
+		if instance != nil {
+			err = instance.Close(ctx)
+		}
+		if err == nil {
+			instance, shared, err = instantiate(ctx)
+		}
+		if err != nil || g.lasts == 0 {
+			return err
+		}
+		memory, _ := instance.Memory().Read(0, instance.Memory().Size())
+		was = slices.Clone(memory)
+		return rewrite(instance.Memory(), was) // so that its pages are there
 	}
-	return &bareGuest{
-		runtime: runtime,
-		call:    func(ctx context.Context) error { return call(ctx, shared) },
-		fresh: func(ctx context.Context) error {
-			mod, handle, err := instantiate(ctx)
-			if err != nil {
-				return err
-			}
-			return errors.Join(call(ctx, handle), mod.Close(ctx))
-		},
-	}, nil
+	b := &bareGuest{runtime: runtime}
+	if g.lasts > 0 {
+		b.renew = renew
+	}
+	b.call = func(ctx context.Context) error {
+		left--
+		return call(ctx, shared)
+	}
+	b.fresh = func(ctx context.Context) error {
+		mod, handle, err := instantiate(ctx)
+		if err != nil {
+			return err
+		}
+		return errors.Join(call(ctx, handle), mod.Close(ctx))
+	}
+	return b, renew(ctx)
+}
+
+// rewrite makes a memory again what it was.
+func rewrite(memory wasm.Memory, was []byte) error {
+	if int(memory.Size()) != len(was) || !memory.Write(0, was) {
+		return errors.New("the memory of the bare guest has grown")
+	}
+	return nil
 }
 
 // scriptEvents is how many events one bare instance of QuickJS handles: the values of an event are never

@@ -13,21 +13,6 @@ import (
 	"sallyport/client"
 )
 
-// trivialModule is the smallest reactor there is: it exports its memory and a handler that returns
-// 0 at once. What is measured with it is the platform alone.
-func trivialModule() []byte {
-	return slices.Concat(
-		[]byte("\x00asm\x01\x00\x00\x00"),
-		[]byte("\x01\x05\x01\x60\x00\x01\x7f"), // type 0: () -> i32
-		[]byte("\x03\x02\x01\x00"),             // function 0 has type 0
-		[]byte("\x05\x03\x01\x00\x01"),         // memory of one page
-		[]byte("\x07\x1d\x02\x06memory\x02\x00\x10sallyport_handle\x00\x00"),
-		[]byte("\x0a\x06\x01\x04\x00\x41\x00\x0b"), // i32.const 0
-	)
-}
-
-const trivialScript = "export default () => undefined;\n"
-
 // measureEndToEnd is (c): accepted, stored, matched, run in a fresh cell, and its outcome recorded.
 func measureEndToEnd(ctx context.Context, o options, r *report, stderr io.Writer) error {
 	kinds := []struct {
@@ -84,7 +69,7 @@ func endToEnd(ctx context.Context, o options, r *report, name, source string, mo
 
 // apply subscribes one function to the events of the load, and returns a client.
 func (s *sallyport) apply(ctx context.Context, source string, module api.Module) (*client.Client, error) {
-	c, err := client.New(client.Config{Server: s.ready.URL, CAFile: s.ready.CAFile, TokenFile: s.ready.TokenFile, Namespace: "default"})
+	c, err := s.connect()
 	if err != nil {
 		return nil, err
 	}
@@ -109,22 +94,8 @@ func acceptAndSettle(ctx context.Context, s *sallyport, c *client.Client, l load
 		return sample{}, err
 	}
 	const poll = 20 * time.Millisecond
-	for tick := time.NewTicker(poll); ; {
-		status, err := c.Status(ctx)
-		if err != nil {
-			return sample{}, err
-		}
-		if n := status.Namespaces[0]; n.Pending == 0 {
-			if n.Dead > 0 {
-				return sample{}, fmt.Errorf("%d events are dead letters", n.Dead)
-			}
-			break
-		}
-		select {
-		case <-ctx.Done():
-			return sample{}, ctx.Err()
-		case <-tick.C:
-		}
+	if err := settle(ctx, c, poll); err != nil {
+		return sample{}, err
 	}
 	after, err := s.cpu()
 	got.CPU, got.Wall = after-before, time.Since(began)

@@ -18,6 +18,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -37,12 +38,14 @@ type options struct {
 	clients  int
 	stored   int
 	profile  string
+	workerd  string
+	idleGo   int
 }
 
 func main() { os.Exit(doMain(os.Args[1:], os.Stdout, os.Stderr)) }
 
 func doMain(args []string, stdout, stderr io.Writer) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if len(args) > 0 {
 		if role, ok := roles()[args[0]]; ok {
@@ -59,12 +62,14 @@ func doMain(args []string, stdout, stderr io.Writer) int {
 	flags.StringVar(&o.binary, "binary", "", "the sallyport `file` to measure (default: built from this checkout)")
 	flags.StringVar(&o.dir, "dir", "", "`folder` for the data of the run, on the disk to measure (default: a new one in the temporary folder)")
 	flags.StringVar(&o.json, "json", "", "write the results to `file` too")
-	flags.StringVar(&o.only, "only", "a,b,c,d,start,cell,idle,wall", "which measures to take")
+	flags.StringVar(&o.only, "only", "a,b,c,d,start,cell,workerd,kept,wake,idle,wall,fair", "which measures to take")
 	flags.IntVar(&o.rounds, "rounds", 3, "how often each pair is measured, in turn")
 	flags.DurationVar(&o.duration, "duration", 4*time.Second, "how long one measurement lasts")
 	flags.IntVar(&o.clients, "clients", 64, "keep-alive connections")
 	flags.IntVar(&o.stored, "stored", 1_000_000, "events stored before the restart is timed")
-	flags.StringVar(&o.profile, "profile", "", "write a CPU profile of the server to `file`, of the last of (a) and (b) that is measured")
+	flags.StringVar(&o.profile, "profile", "", "write a CPU profile of the server to `file`, of the last of (a), (b) and (kept) that is measured")
+	flags.IntVar(&o.idleGo, "idle-go", 100, "how many of the 10,000 idle functions are Go modules; to compile one takes seconds")
+	flags.StringVar(&o.workerd, "workerd", "", "the workerd `file` to compare with (default: npm installs one into the folder of the run)")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return 0
@@ -109,8 +114,12 @@ func run(ctx context.Context, o options, stdout, stderr io.Writer) (err error) {
 		{"d", measureMemory},
 		{"start", measureStart},
 		{"cell", measureCells},
+		{"workerd", measureWorkerd},
+		{"kept", measureKept},
+		{"wake", measureWake},
 		{"idle", measureIdle},
 		{"wall", measureWall},
+		{"fair", measureFair},
 	}
 	taken := 0
 	for _, m := range measures {

@@ -130,9 +130,9 @@ func measureSingles(ctx context.Context, o options, r *report, _ io.Writer) (err
 	r.add("(a) accept, singles", "sallyport", a)
 	r.add("(a)", "bare net/http TLS, 202, nothing stored", b)
 	r.add("(a)", "raw JetStream sync_always", c)
-	r.compare("(a)", "CPU, sallyport : bare", pairRatio(a, b, cpuPerEvent), "bar ≥ 0.40")
-	r.compare("(a)", "rate, sallyport : raw JetStream", pairRatio(a, c, wallPerEvent), "bar ≥ 6")
-	r.compare("(a)", "CPU, sallyport : raw JetStream", pairRatio(a, c, cpuPerEvent), "")
+	r.compare("(a)", "CPU, sallyport : bare", pairRatio(a, b, cpuPerEvent), atLeast(0.40), "")
+	r.compare("(a)", "rate, sallyport : raw JetStream", pairRatio(a, c, wallPerEvent), atLeast(6), "")
+	r.compare("(a)", "CPU, sallyport : raw JetStream", pairRatio(a, c, cpuPerEvent), bar{}, "")
 	return nil
 }
 
@@ -168,7 +168,7 @@ func measureBatches(ctx context.Context, o options, r *report, _ io.Writer) (err
 	}
 	r.add("(b) accept, batches of 100", "sallyport", a)
 	r.add("(b)", "raw JetStream, 100 packed", b)
-	r.compare("(b)", "CPU, sallyport : raw packed", pairRatio(a, b, cpuPerEvent), "bar ≥ 0.50")
+	r.compare("(b)", "CPU, sallyport : raw packed", pairRatio(a, b, cpuPerEvent), atLeast(0.50), "")
 	return nil
 }
 
@@ -189,7 +189,7 @@ func measureMemory(ctx context.Context, o options, r *report, _ io.Writer) (err 
 	if err != nil {
 		return err
 	}
-	r.compare("(d) memory", "idle", 0, fmt.Sprintf("%.1f MiB resident, bar ≤ 80", mib(idle)))
+	r.figure("(d) memory", "idle", mib(idle), "MiB", atMost(80), "resident")
 	t, err := s.events()
 	if err != nil {
 		return err
@@ -199,7 +199,7 @@ func measureMemory(ctx context.Context, o options, r *report, _ io.Writer) (err 
 		return err
 	}
 	loaded, err := s.resident()
-	r.compare("(d)", "right after load", 0, fmt.Sprintf("%.1f MiB resident", mib(loaded)))
+	r.figure("(d)", "right after load", mib(loaded), "MiB", bar{}, "resident")
 	return err
 }
 
@@ -219,7 +219,7 @@ func measureStart(ctx context.Context, o options, r *report, stderr io.Writer) e
 			return err
 		}
 	}
-	r.compare("start to ready", "empty store", 0, fmt.Sprintf("%.3f s, bar ≤ 0.5", median(empty)))
+	r.figure("start to ready", "empty store", 1e3*median(empty), "ms", atMost(500), "")
 	s, err := startSallyport(ctx, o, dir)
 	if err != nil {
 		return err
@@ -263,7 +263,7 @@ func measureStart(ctx context.Context, o options, r *report, stderr io.Writer) e
 		if kill {
 			what = fmt.Sprintf("%d events stored, killed", stored)
 		}
-		r.compare("start to ready", what, 0, fmt.Sprintf("%.3f s, bar ≤ 2", median(took)))
+		r.figure("start to ready", what, 1e3*median(took), "ms", atMost(2000), "")
 	}
 	return nil
 }

@@ -142,8 +142,17 @@ func (p *process) stop() error {
 }
 
 // cpu returns the CPU time, user and system, that the process and those it started have used so far.
-func (p *process) cpu() (time.Duration, error) {
-	ticks, err := p.sum(func(pid int) (int64, error) {
+func (p *process) cpu() (time.Duration, error) { return tree(p.cmd.Process.Pid).cpu() }
+
+// resident returns the resident memory in bytes, that of the processes it started included.
+func (p *process) resident() (int64, error) { return tree(p.cmd.Process.Pid).resident() }
+
+// tree is a process and those that it started: the workers of functions.
+type tree int
+
+// cpu returns the CPU time, user and system, that they have used so far.
+func (t tree) cpu() (time.Duration, error) {
+	ticks, err := t.sum(func(pid int) (int64, error) {
 		fields, err := statFields(pid)
 		if err != nil {
 			return 0, err
@@ -168,9 +177,9 @@ func statFields(pid int) ([]string, error) {
 	return strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:])), nil
 }
 
-// sum adds up a figure of the process and of those it started: the workers of functions.
-func (p *process) sum(of func(pid int) (int64, error)) (int64, error) {
-	total, err := of(p.cmd.Process.Pid)
+// sum adds up a figure of all of them.
+func (t tree) sum(of func(pid int) (int64, error)) (int64, error) {
+	total, err := of(int(t))
 	if err != nil {
 		return 0, err
 	}
@@ -185,10 +194,13 @@ func (p *process) sum(of func(pid int) (int64, error)) (int64, error) {
 		}
 		const parent = 1
 		fields, err := statFields(pid)
-		if err != nil || len(fields) <= parent || fields[parent] != strconv.Itoa(p.cmd.Process.Pid) {
+		if err != nil || len(fields) <= parent || fields[parent] != strconv.Itoa(int(t)) {
 			continue // it has ended, or is another's
 		}
 		own, err := of(pid)
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+			continue // it has ended since
+		}
 		if err != nil {
 			return 0, err
 		}
@@ -197,9 +209,9 @@ func (p *process) sum(of func(pid int) (int64, error)) (int64, error) {
 	return total, nil
 }
 
-// resident returns the resident memory in bytes, that of the processes it started included.
-func (p *process) resident() (int64, error) {
-	return p.sum(func(pid int) (int64, error) {
+// resident returns their resident memory in bytes.
+func (t tree) resident() (int64, error) {
+	return t.sum(func(pid int) (int64, error) {
 		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
 		if err != nil {
 			return 0, err

@@ -42,6 +42,8 @@ type Function struct {
 
 	idle   []*instance // that wait for an event, the last to run at the end; guarded by engine.idle.mu
 	closed bool        // guarded by engine.idle.mu
+	// floored is true once engine.idle.floor counts its least instances; guarded by engine.idle.mu.
+	floored bool
 }
 
 // Kind returns what sort of module it is: KindJavaScript, KindReactor or KindCommand.
@@ -60,7 +62,7 @@ func (f *Function) Resident() int64 {
 	const fixed = 4 << 10
 	bytes := int64(fixed) + f.held
 	if f.template != nil {
-		bytes += f.template.image.Bytes()
+		bytes += f.template.image.Bytes() + f.floorBytes()
 	}
 	return bytes
 }
@@ -84,6 +86,9 @@ type Input struct {
 	EventID string
 	// Attempt counts the tries at this delivery from 1.
 	Attempt int
+	// Heavy says that the function's attempts compute for long, as far as its past tells. A cell is the same
+	// for all; whoever has several places for cells may put it where it keeps nobody from a processor.
+	Heavy bool
 	// Log receives each line the function logs, from the goroutine of Invoke; nil drops them.
 	Log func(level, message string)
 }

@@ -140,6 +140,7 @@ func TestResults(t *testing.T) {
 		{"deep", strings.Repeat(`[`, 900) + strings.Repeat(`]`, 900), "cell.bad_result", ""},
 		{"error", `{"error":{"message":"no"}}`, "cell.function_failed", "no"},
 		{"error without a message", `{"error":{}}`, "cell.function_failed", "without a message"},
+		{"error with a lone surrogate", `{"error":{"message":"no \ud800","retry":false}}`, "cell.function_failed", "no \ufffd"},
 		{"endless wait", `{"error":{"message":"no","retry_after_seconds":1e300}}`, "cell.function_failed", "no"},
 		{"negative wait", `{"error":{"message":"no","retry_after_seconds":-1}}`, "cell.function_failed", "no"},
 		{"too long", `{"reply":"` + strings.Repeat("x", 2000) + `"}`, "cell.output_too_large", "2000"},
@@ -155,6 +156,9 @@ func TestResults(t *testing.T) {
 			}
 			p := wantProblem(t, err, problemFailed, tt.code)
 			wantText(t, p.Public, tt.text)
+			if said, ok := cell.Failed(p); ok && said.Final != strings.Contains(tt.result, `"retry":false`) {
+				t.Errorf("final = %t", said.Final)
+			}
 			if p.RetryAfter < 0 || p.RetryAfter > 24*time.Hour {
 				t.Errorf("RetryAfter = %s; want at most a day", p.RetryAfter)
 			}

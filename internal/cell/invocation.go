@@ -101,7 +101,9 @@ func (f *Function) run(ctx context.Context, inv *invocation) (Result, error) {
 	inv.flush()
 	inv.usage.MemoryPeak = in.memory.Size()
 	inv.refused = in.memory.Refused()
-	f.settle(ctx, in, time.Since(inv.started), err)
+	if !f.settle(ctx, in, time.Since(inv.started), err) {
+		f.refill(ctx)
+	}
 	if err == nil && inv.fault != nil {
 		err = inv.fault
 	}
@@ -121,17 +123,18 @@ func (f *Function) acquire(ctx context.Context, inv *invocation) (*instance, err
 	return f.wake(ctx, inv)
 }
 
-// settle gives the instance back, as it was before the event, which took so long, or closes it. One
+// settle gives the instance back, as it was before the event, which took so long, or closes it, and reports which. One
 // that trapped or was stopped is closed: what of it is outside its memory is then nobody's to know.
-func (f *Function) settle(ctx context.Context, in *instance, took time.Duration, err error) {
+func (f *Function) settle(ctx context.Context, in *instance, took time.Duration, err error) (kept bool) {
 	if stopped := in.release(); !stopped && !trapped(err) && in.reset() {
 		if took > stackAfter {
 			in.session = f.guest.attach(in)
 		}
 		f.engine.idle.give(ctx, in)
-		return
+		return true
 	}
 	in.close(ctx)
+	return false
 }
 
 // stackAfter is how long an event may take that leaves the instance its native stacks. They are outside

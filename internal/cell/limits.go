@@ -22,6 +22,8 @@ type Limits struct {
 	Events int
 	// HostCalls is how often it may call the host.
 	HostCalls int
+	// MinInstances is how many instances are made by Load, and wait for the next event however long that takes.
+	MinInstances int
 }
 
 // Ceilings of the limits: what a manifest may ask for at most.
@@ -35,6 +37,8 @@ const (
 	MaxEvents  = 1000    // events; the event log's largest batch is 1,024
 	// MaxHostCalls is some seconds of nothing but calls.
 	MaxHostCalls = 1_000_000
+	// MaxMinInstances is more than a machine has processors for as a rule: what it buys is the time of making one.
+	MaxMinInstances = 16
 )
 
 // DefaultLimits returns the limits of a function whose manifest names none.
@@ -52,6 +56,7 @@ func (l Limits) Validate() error {
 		inRange("log in bytes", l.LogBytes, 0, MaxLog),
 		inRange("events", l.Events, 0, MaxEvents),
 		inRange("host calls", l.HostCalls, 1, MaxHostCalls),
+		inRange("min instances", l.MinInstances, 0, MaxMinInstances),
 	)
 }
 

@@ -283,6 +283,26 @@ func TestLimitCPU(t *testing.T) {
 	}
 }
 
+// TestLimitCPUWhileLoading: what no event influences has a limit too, of a second at least.
+func TestLimitCPUWhileLoading(t *testing.T) {
+	t.Parallel()
+	limits := limitsWith(forever)
+	limits.CPU = time.Millisecond
+	spin := function{code: []byte{opLoop, blockVoid, opBr, 0, opEnd}}
+	for name, spec := range map[string]cell.Spec{
+		"script": js(`for (;;) {}; export default () => 1`),
+		"module": wasm("spin.wasm", assembly{functions: []function{handler(0, opConst, 0), spin}, start: 1}.bytes()),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			within(t, soon, func() {
+				_, err := testEngine(t).Load(t.Context(), spec, limits)
+				wantText(t, problem.From(err).Public, "used more processor time than 1s")
+			})
+		})
+	}
+}
+
 func TestLimitHostCalls(t *testing.T) {
 	t.Parallel()
 	limits := limitsWith(forever)

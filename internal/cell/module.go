@@ -119,6 +119,9 @@ func (e *Engine) loadWasm(ctx context.Context, spec Spec, limits Limits) (*Funct
 	if err = f.inspect(m.code); err == nil {
 		err = f.prepare(ctx, f.initialize, f.explainInitialize)
 	}
+	if err == nil {
+		err = f.pin(ctx)
+	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close(ctx))
 	}

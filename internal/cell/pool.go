@@ -12,10 +12,11 @@ import (
 // idle function costs nothing.
 type idle struct {
 	after time.Duration
-	most  int64 // bytes
+	most  int64 // bytes, besides floor
 
 	mu     sync.Mutex
 	bytes  int64
+	floor  int64       // bytes that the instances take which functions have at least
 	oldest []*instance // of all functions, in the order in which they began to wait
 	closed bool
 	timer  *time.Timer // runs trim when the one that waits longest is due; nil while none waits
@@ -61,10 +62,25 @@ func (p *idle) give(ctx context.Context, in *instance) {
 // surplus takes out what is over the bound. p.mu is held.
 func (p *idle) surplus() []*instance {
 	var out []*instance
-	for p.bytes > p.most && len(p.oldest) > 0 {
-		out = append(out, p.evict(p.oldest[0]))
+	for p.bytes > p.most+p.floor {
+		first := p.first()
+		if first == nil {
+			break
+		}
+		out = append(out, p.evict(first))
 	}
 	return out
+}
+
+// first returns the instance that waits longest of those that their functions can do without, or nil. p.mu is
+// held.
+func (p *idle) first() *instance {
+	for _, in := range p.oldest {
+		if len(in.function.idle) > in.function.limits.MinInstances {
+			return in
+		}
+	}
+	return nil
 }
 
 // evict takes in out of the instances that wait. p.mu is held.
@@ -100,12 +116,14 @@ func (p *idle) trim() {
 	p.mu.Lock()
 	var due []*instance
 	now := time.Now()
-	for len(p.oldest) > 0 && now.Sub(p.oldest[0].idleSince) >= p.after {
-		due = append(due, p.evict(p.oldest[0]))
+	first := p.first()
+	for first != nil && now.Sub(first.idleSince) >= p.after {
+		due = append(due, p.evict(first))
+		first = p.first()
 	}
 	p.timer = nil
-	if len(p.oldest) > 0 && !p.closed {
-		p.trimAfter(p.after - now.Sub(p.oldest[0].idleSince))
+	if first != nil && !p.closed {
+		p.trimAfter(p.after - now.Sub(first.idleSince))
 	}
 	p.mu.Unlock()
 	closeAll(context.Background(), due)
@@ -114,6 +132,9 @@ func (p *idle) trim() {
 // drop closes the instances of f that wait, and from now on those that come back.
 func (p *idle) drop(ctx context.Context, f *Function) {
 	p.mu.Lock()
+	if !f.closed && f.floored {
+		p.floor -= f.floorBytes()
+	}
 	f.closed = true
 	var all []*instance
 	for len(f.idle) > 0 {

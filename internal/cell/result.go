@@ -114,9 +114,24 @@ func decodeResult(text []byte) (wireResult, error) {
 		return wire, nil
 	}
 	if err := json.Unmarshal(text, &wire, json.RejectUnknownMembers(true)); err != nil {
+		if failure := repairedError(text); failure != nil {
+			return wireResult{Error: failure}, nil
+		}
 		return wireResult{}, badResult("%s", firstLine(err.Error()))
 	}
 	return wire, nil
+}
+
+// repairedError returns the error in a result whose strings are not all Unicode, as one surrogate is not; nil
+// when it has none. A function that says it must not be tried again is believed, however it words that.
+func repairedError(text []byte) *wireError {
+	var wire struct {
+		Error *wireError `json:"error"`
+	}
+	if err := json.Unmarshal(text, &wire, json.RejectUnknownMembers(true), jsontext.AllowInvalidUTF8(true)); err != nil {
+		return nil
+	}
+	return wire.Error
 }
 
 // failureOf returns the problem in the result of a guest that reported failure.

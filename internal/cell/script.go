@@ -40,6 +40,9 @@ func (e *Engine) loadScript(ctx context.Context, spec Spec, limits Limits) (*Fun
 	if err == nil {
 		err = f.prepare(ctx, func(ctx context.Context, inv *invocation) error { return f.boot(ctx, inv, spec.Code) }, f.explainBoot)
 	}
+	if err == nil {
+		err = f.pin(ctx)
+	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close(ctx))
 	}
@@ -173,6 +176,9 @@ func (f *Function) explainBoot(caller context.Context, inv *invocation, err erro
 	switch {
 	case caller.Err() != nil:
 		return problem.New(problem.Unavailable, codeCanceled, "loading %s was abandoned", f.name).WithCause(context.Cause(caller))
+	case errors.Is(inv.call.ended(), errCPU):
+		return problem.New(problem.Unprocessable, codeScriptInvalid, "the top level of %s used more processor time than %s", f.name, inv.limits.CPU).
+			WithHint("raise limits.cpu in app.toml, or move what takes long into the handler")
 	case inv.call.ended() != nil:
 		return problem.New(problem.Unprocessable, codeScriptInvalid, "the top level of %s ran longer than %s", f.name, inv.limits.Timeout).
 			WithHint("move what takes long into the handler")

@@ -6,7 +6,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"sallyport/api"
 	"sallyport/internal/cell"
@@ -150,6 +152,10 @@ func TestScriptFails(t *testing.T) {
 		{"array of values", `export default () => [1, 2]`, "cell.function_failed", "needs a type", false, 0},
 		{"lone surrogate", `export default () => "\ud800"`, "cell.bad_result", "", false, 0},
 		{"import", `export default () => import("fs")`, "cell.function_failed", "could not load", false, 0},
+		{"surrogate in a message", `export default (e, ctx) => { throw new ctx.Fail("no \ud800", { retry: false }) }`, "cell.function_failed", "no \ufffd", true, 0},
+		{"surrogate, replaced methods", `String.prototype.toWellFormed = function () { return this }; Object.prototype.toJSON = () => 1
+			export default (e, ctx) => { throw new ctx.Fail("no \ud800", { retry: false }) }`, "cell.function_failed", "no \ufffd", true, 0},
+		{"surrogates at the bound", `export default (e, ctx) => { throw new ctx.Fail("x" + "🦊".repeat(20000), { retry: false }) }`, "cell.function_failed", "🦊", true, 0},
 		{"long message", `export default () => { throw new Error("x".repeat(1e6)) }`, "cell.function_failed", "xxx", false, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -167,6 +173,38 @@ func TestScriptFails(t *testing.T) {
 	handled := loadScript(t, `export default async () => { const p = Promise.reject(1); await 0; await p.catch(() => {}); return "fine" }`)
 	if got := reply(t, handled, `1`); got != `"fine"` {
 		t.Errorf("a rejection that is handled late = %s; want the reply", got)
+	}
+}
+
+// TestScriptReplacesMethods: what a script replaces does not change what becomes of its event.
+func TestScriptReplacesMethods(t *testing.T) {
+	t.Parallel()
+	f := loadScript(t, `const wrong = () => { throw new Error("replaced") }
+		for (const type of [Array, Object, Function, String, Promise, Uint8Array, Set, Map]) {
+			for (const name of Object.getOwnPropertyNames(type.prototype)) {
+				if (typeof Object.getOwnPropertyDescriptor(type.prototype, name).value === "function" && name !== "constructor") type.prototype[name] = wrong
+			}
+		}
+		Array.prototype[Symbol.iterator] = wrong
+		Object.prototype.toJSON = Array.prototype.toJSON = undefined
+		JSON.stringify = Array.isArray = ArrayBuffer.isView = Math.min = wrong
+		Uint8Array.fromBase64 = Promise.resolve = wrong
+		export default async (event, ctx) => {
+			ctx.log("one", 2, "three")
+			ctx.publish("a.b", 1)
+			ctx.publish("a.c", new Uint8Array(2))
+			return "done"
+		}`)
+	result, log, err := invoke(t, f, `1`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := cell.Result{Reply: jsontext.Value(`"done"`), Events: []cell.Emitted{{Type: "a.b", Data: jsontext.Value("1")}, {Type: "a.c", DataBase64: []byte{0, 0}}}}
+	if diff := cmp.Diff(want, result, cmpopts.EquateEmpty()); diff != "" {
+		t.Errorf("result differs:\n%s", diff)
+	}
+	if diff := cmp.Diff(lines{"info one 2 three"}, log); diff != "" {
+		t.Errorf("log differs:\n%s", diff)
 	}
 }
 

@@ -20,6 +20,9 @@ import (
 // once, on a machine that may be compiling, so a short timeout for events must not make it fail.
 const bootTimeout = 5 * time.Second
 
+// bootCPU is the same of the processor time.
+const bootCPU = time.Second
+
 // template is what every instance of a function is when an event comes to it: the memory and the
 // mutable globals of an instance that was made ready, taken before there was an event.
 type template struct {
@@ -51,8 +54,13 @@ func (f *Function) prepare(ctx context.Context, take func(context.Context, *invo
 ) error {
 	limits := f.limits
 	limits.Timeout = max(limits.Timeout, bootTimeout)
+	if limits.CPU > 0 { // there is a limit
+		limits.CPU = max(limits.CPU, bootCPU)
+	}
 	inv := &invocation{limits: limits, deadline: time.Now().Add(limits.Timeout)}
 	defer inv.begin(ctx)()
+	inv.cpu.start()
+	defer inv.cpu.stop()
 	if err := take(inv.call, inv); err != nil {
 		return explain(ctx, inv, err)
 	}
@@ -107,6 +115,9 @@ func (f *Function) explainInitialize(caller context.Context, inv *invocation, er
 	switch {
 	case caller.Err() != nil:
 		return problem.New(problem.Unavailable, codeCanceled, "loading %s was abandoned", f.name).WithCause(context.Cause(caller))
+	case errors.Is(inv.call.ended(), errCPU):
+		return problem.New(problem.Unprocessable, code, "the initialisation of %s used more processor time than %s", f.name, inv.limits.CPU).
+			WithHint("raise limits.cpu in app.toml, or move what takes long into the handler")
 	case inv.call.ended() != nil:
 		return problem.New(problem.Unprocessable, code, "the initialisation of %s ran longer than %s", f.name, inv.limits.Timeout).
 			WithHint("move what takes long into the handler")

@@ -47,9 +47,14 @@ func cellLine(s *api.CellStatus) string {
 			missing = append(missing, w.Name)
 		}
 	}
-	line := fmt.Sprintf("functions run in process %d, second wall whole", s.Worker)
+	line := fmt.Sprintf("functions run in process %d", s.Worker)
+	if s.HeavyWorker != 0 {
+		line += fmt.Sprintf(", heavy ones in %d", s.HeavyWorker)
+	}
 	if len(missing) > 0 {
-		line = fmt.Sprintf("functions run in process %d, second wall without %s", s.Worker, strings.Join(missing, ", "))
+		line += ", second wall without " + strings.Join(missing, ", ")
+	} else {
+		line += ", second wall whole"
 	}
 	if s.Lost > 0 {
 		line += fmt.Sprintf(", %d workers lost", s.Lost)

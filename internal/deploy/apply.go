@@ -56,6 +56,9 @@ func (d *Deployer) Apply(ctx context.Context, by ident.PrincipalID, ns ident.Nam
 	if err := checkSize(next); err != nil {
 		return nil, err
 	}
+	if err := d.checkPinned(old, next); err != nil {
+		return nil, err
+	}
 	if dryRun {
 		return plan, nil
 	}
@@ -125,7 +128,7 @@ func (d *Deployer) load(ctx context.Context, source string, module api.Module, l
 	if err != nil {
 		return nil, err // it names the source
 	}
-	m := &moduleHandle{fn: fn, residents: d.residents}
+	m := &moduleHandle{fn: fn, residents: d.residents, pinned: limits.MinInstances > 0}
 	m.used.Store(time.Now().UnixNano())
 	d.residents.add(m, fn.Resident())
 	return m, nil

@@ -59,6 +59,12 @@ func functionDetail(a, b *Function) string {
 	}
 	d.add("memory", a.Limits.Memory, b.Limits.Memory)
 	d.add("timeout", a.Limits.Timeout, b.Limits.Timeout)
+	d.add("min_instances", a.Limits.MinInstances, b.Limits.MinInstances)
+	d.add("limits.cpu", a.Limits.CPU, b.Limits.CPU)
+	d.add("limits.output", a.Limits.Output, b.Limits.Output)
+	d.add("limits.log", a.Limits.LogBytes, b.Limits.LogBytes)
+	d.add("limits.events", a.Limits.Events, b.Limits.Events)
+	d.add("limits.host_calls", a.Limits.HostCalls, b.Limits.HostCalls)
 	for _, t := range b.Publishes {
 		if !a.Publish(t) {
 			d = append(d, "new grant: publish "+string(t))

@@ -2,12 +2,13 @@ package deploy
 
 import (
 	"context"
+	"slices"
 	"sync"
 )
 
 // residents bounds what loaded functions hold in memory together: compiled code and templates. When a
 // load takes more than there is for it, the functions that were not used for longest are unloaded; the
-// next event of one of them loads it again, which takes milliseconds.
+// next event of one of them loads it again, which takes milliseconds. Pinned ones stay: Apply sees that they fit.
 type residents struct {
 	most int64 // bytes
 
@@ -36,6 +37,25 @@ func (r *residents) remove(m *moduleHandle) {
 	delete(r.held, m)
 }
 
+// taken returns how much memory they take together, in bytes.
+func (r *residents) taken() int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.bytes
+}
+
+// pinnedBytes returns what pinned functions hold, without those in except.
+func (r *residents) pinnedBytes(except []*moduleHandle) (bytes int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for m, n := range r.held {
+		if m.pinned && !slices.Contains(except, m) {
+			bytes += n
+		}
+	}
+	return bytes
+}
+
 // trim unloads functions until there is room, or all that are left are in use. No handle may be
 // locked by the caller.
 func (r *residents) trim(ctx context.Context) {
@@ -60,7 +80,7 @@ func (r *residents) oldest(except map[*moduleHandle]bool) *moduleHandle {
 	}
 	var oldest *moduleHandle
 	for m := range r.held {
-		if !except[m] && (oldest == nil || m.used.Load() < oldest.used.Load()) {
+		if !except[m] && !m.pinned && (oldest == nil || m.used.Load() < oldest.used.Load()) {
 			oldest = m
 		}
 	}

@@ -131,7 +131,7 @@ func newState(apps map[ident.AppName]*app) *State {
 func (f *Function) Describe() api.Function {
 	out := api.Function{
 		Name: string(f.Name), App: string(f.App), Revision: f.Revision, Kind: f.Kind, Digest: f.Digest,
-		Memory: f.Limits.Memory, Timeout: f.Limits.Timeout.String(), Deployed: f.Deployed, By: string(f.By),
+		Memory: f.Limits.Memory, Timeout: f.Limits.Timeout.String(), MinInstances: f.Limits.MinInstances, Deployed: f.Deployed, By: string(f.By),
 	}
 	for _, t := range f.Publishes {
 		out.Publishes = append(out.Publishes, string(t))
@@ -157,6 +157,7 @@ func (s *Subscription) Describe() api.Subscription {
 type moduleHandle struct {
 	load      func(context.Context) (Cell, error)
 	residents *residents
+	pinned    bool         // it has instances that wait, so it is loaded as long as it is not retired
 	used      atomic.Int64 // when it was last acquired, in Unix nanoseconds
 
 	mu      sync.Mutex

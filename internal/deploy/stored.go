@@ -135,7 +135,7 @@ func (d *Deployer) restore(e store.Entry) error {
 		return err
 	}
 	for n, f := range a.functions {
-		f.module = &moduleHandle{residents: d.residents, load: d.loader(f.source, a.stored.Functions[string(n)], f.Limits)}
+		f.module = &moduleHandle{residents: d.residents, pinned: f.Limits.MinInstances > 0, load: d.loader(f.source, a.stored.Functions[string(n)], f.Limits)}
 	}
 	d.apps[ns][a.name] = a
 	return nil
@@ -203,6 +203,7 @@ func limitsOf(f manifest.Function) cell.Limits {
 	return cell.Limits{
 		Memory: f.Memory, Timeout: f.Timeout, CPU: f.Limits.CPU,
 		Output: int(f.Limits.Output), LogBytes: int(f.Limits.Log), Events: f.Limits.Events, HostCalls: f.Limits.HostCalls,
+		MinInstances: f.MinInstances,
 	}
 }
 

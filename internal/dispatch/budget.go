@@ -16,6 +16,14 @@ const (
 	// waiterShare is the part of its time on a processor below which an attempt counts as waiting. With
 	// the usual 16 workers for each processor, waiting attempts alone cannot fill the processors.
 	waiterShare = 1.0 / 16
+	// mediumAttempt is the processor time of an attempt from which on a function is heavy, if heavy ones have a place of their own. It
+	// is what a quick one may wait for another: several times what most take, and little for who waits for an answer.
+	mediumAttempt = 2 * time.Millisecond
+	// heavyAfter is how many long attempts in a row make a function heavy.
+	heavyAfter = 2
+	// mostCredit is how far behind the others' processor time one's own counts. Heavy functions may get less than others for as
+	// long as there is work; who comes anew, and has no credit, is not to wait until all of that is made up for.
+	mostCredit = time.Second
 	// leastCharge is what an attempt costs its function at least: handing over takes time too.
 	leastCharge = 10 * time.Microsecond
 )
@@ -27,6 +35,7 @@ type pace uint8
 const (
 	waits pace = iota // mostly waits, takes no processor worth counting
 	quick
+	medium // quick otherwise: where there is another place for those that keep quick ones waiting
 	slow
 	paces
 )
@@ -39,27 +48,39 @@ const (
 // take none, and are bounded by the workers of their namespace. Every start takes O(log n) of the
 // namespaces and of the functions that have something to do; idle ones cost nothing but memory.
 //
-// A Budget has no goroutine that stays: those that add work or end an attempt call fill, without any
-// dispatcher's lock, and so does a timer when an attempt takes long while others wait. Its own lock
+// Functions that are heavy are marked as such when they start, for whoever has a place for them. One of which nothing is
+// known is taken for heavy too while others of that kind have been on a processor for long.
+//
+// A Budget has no goroutine that stays: those that add work call fill, without any dispatcher's lock,
+// and so does a timer when an attempt takes long while others wait. Who has ended an attempt goes on with the next. Its own lock
 // may be taken while a dispatcher's is held, never the other way.
 type Budget struct {
 	mu         sync.Mutex
 	processors float64
-	slowest    int     // slow attempts at the same time
-	used       float64 // by quick attempts
-	slow       int     // attempts
-	recent     tickets // of quick attempts, by when they began
+	long       time.Duration // from which on an attempt keeps others waiting: mediumAttempt or slowAttempt
+	most       [paces]int    // attempts at the same time, of those that are counted
+	running    [paces]int    // attempts
+	used       float64       // by quick attempts
+	late       int           // attempts of functions of which nothing was known that take long
+	recent     tickets       // of quick attempts, by when they began
 	timer      *time.Timer
 	clock      time.Duration // virtual time: that of the namespace that started last
 	queues     [paces]members
 }
 
 // NewBudget returns a budget of so many processors; 0 takes those that the Go runtime uses.
-func NewBudget(processors int) *Budget {
+func NewBudget(processors int) *Budget { return newBudget(processors, slowAttempt) }
+
+// NewApartBudget returns a budget for a machine where heavy functions have a place of their own, which leaves
+// the processors to all others when they need them.
+func NewApartBudget(processors int) *Budget { return newBudget(processors, mediumAttempt) }
+
+func newBudget(processors int, long time.Duration) *Budget {
 	if processors <= 0 {
 		processors = runtime.GOMAXPROCS(0)
 	}
-	b := &Budget{processors: float64(processors), slowest: max(1, processors/2)}
+	b := &Budget{processors: float64(processors), long: long}
+	b.most[medium], b.most[slow] = processors, max(1, processors/2)
 	for p := range b.queues {
 		b.queues[p].pace = pace(p)
 	}
@@ -70,8 +91,8 @@ func NewBudget(processors int) *Budget {
 type member struct {
 	budget  *Budget
 	workers int
-	window  int           // attempts of a quick function at the same time
-	begin   func(*ticket) // starts a delivery of the ticket's lane, or cancels the ticket
+	window  int                  // attempts of a quick function at the same time
+	begin   func(*ticket) func() // returns what makes a delivery of the ticket's lane; or cancels the ticket, and returns nil
 	open    bool
 	running int
 	used    time.Duration // virtual time
@@ -93,8 +114,19 @@ type turn struct {
 
 	known bool // an attempt has ended
 	pace  pace
+	long  int           // attempts in a row that took a processor for longer than the budget's long
+	heavy bool          // hysteresis on cpu: it is to run where it keeps nobody from a processor
 	cpu   time.Duration // of an attempt: rises at once, and falls slowly
 	share float64       // of an attempt's time that is on a processor
+}
+
+// Past is what an earlier run knew of a function: what its attempts took in the mean.
+type Past struct{ CPU, Wall time.Duration }
+
+// recall takes a past for an attempt that has ended: before the turn waits for anything.
+func (t *turn) recall(p Past) {
+	t.heavy = p.CPU > t.member.budget.long
+	t.learn(p.CPU, p.Wall)
 }
 
 // ticket is the right to start one delivery of a lane. It is given back with done or cancel.
@@ -104,6 +136,9 @@ type ticket struct {
 	charge time.Duration
 	share  float64 // of the budget's used; 0 when it takes none, or no longer
 	began  time.Time
+	heavy  bool // to be run where it keeps nobody from a processor
+	first  bool // nothing was known of the function
+	late   bool // first, and counted in the budget's late
 	ended  bool
 }
 
@@ -146,7 +181,7 @@ func (b *Budget) join(workers, window int) *member {
 }
 
 // start lets deliveries of the namespace start, through begin.
-func (m *member) start(begin func(*ticket)) {
+func (m *member) start(begin func(*ticket) func()) {
 	m.budget.mu.Lock()
 	defer m.budget.mu.Unlock()
 	m.begin, m.open = begin, true
@@ -187,14 +222,37 @@ func (t *turn) add() {
 
 // fill starts deliveries while there is something to start and room for it. No lock may be held.
 func (b *Budget) fill() {
+	if run := b.fillRest(); run != nil {
+		go b.work(run)
+	}
+}
+
+// work makes a delivery and then, in the same goroutine, whatever may start now that it has ended: a new
+// goroutine for each would wake a thread that finds nothing to do.
+func (b *Budget) work(run func()) {
+	for run != nil {
+		run()
+		run = b.fillRest()
+	}
+}
+
+// fillRest is fill, but for the last delivery: it returns what makes that, or nil.
+func (b *Budget) fillRest() (last func()) {
 	for {
 		b.mu.Lock()
 		tk := b.pick(time.Now())
 		b.mu.Unlock()
 		if tk == nil {
-			return
+			return last
 		}
-		tk.turn.member.begin(tk)
+		run := tk.turn.member.begin(tk)
+		if run == nil {
+			continue
+		}
+		if last != nil {
+			go b.work(last)
+		}
+		last = run
 	}
 }
 
@@ -215,7 +273,11 @@ func (b *Budget) pick(now time.Time) *ticket {
 			m.place()
 			continue
 		}
-		tk := &ticket{turn: t, pace: p, charge: max(t.cpu, leastCharge), began: now}
+		tk := &ticket{
+			turn: t, pace: p, charge: max(t.cpu, leastCharge), began: now, first: !t.known,
+			heavy: t.heavy || !t.known && b.late >= b.most[slow],
+		}
+		m.used, t.used = max(m.used, b.clock-mostCredit), max(t.used, m.clock-mostCredit)
 		b.clock, m.clock = max(b.clock, m.used), max(m.clock, t.used)
 		t.waiting--
 		t.running++
@@ -225,8 +287,8 @@ func (b *Budget) pick(now time.Time) *ticket {
 			tk.share = t.share
 			b.used += tk.share
 			b.recent.push(tk)
-		case slow:
-			b.slow++
+		case medium, slow:
+			b.running[p]++
 		}
 		t.used += tk.charge
 		m.used += tk.charge
@@ -238,8 +300,11 @@ func (b *Budget) pick(now time.Time) *ticket {
 
 // lapse has quick attempts that take long no longer keep others from a processor.
 func (b *Budget) lapse(now time.Time) {
-	for tk := b.recent.first(); tk != nil && now.Sub(tk.began) >= slowAttempt; tk = b.recent.first() {
+	for tk := b.recent.first(); tk != nil && now.Sub(tk.began) >= b.long; tk = b.recent.first() {
 		b.giveUp(tk)
+		if tk.late = tk.first && !tk.heavy; tk.late {
+			b.late++
+		}
 	}
 	b.recent.shrink()
 }
@@ -259,7 +324,7 @@ func (b *Budget) lookAgain(now time.Time) {
 	if tk == nil || len(b.queues[quick].list) == 0 {
 		return
 	}
-	in := slowAttempt - now.Sub(tk.began)
+	in := b.long - now.Sub(tk.began)
 	if b.timer == nil {
 		b.timer = time.AfterFunc(in, b.fill)
 	} else {
@@ -272,7 +337,7 @@ func (b *Budget) next() (*member, pace) {
 	var first *member
 	var of pace
 	for p := range paces {
-		if p == quick && b.used >= b.processors || p == slow && b.slow >= b.slowest || len(b.queues[p].list) == 0 {
+		if p == quick && b.used >= b.processors || p >= medium && b.running[p] >= b.most[p] || len(b.queues[p].list) == 0 {
 			continue
 		}
 		m := b.queues[p].list[0]
@@ -304,11 +369,14 @@ func (b *Budget) cancel(tk *ticket) {
 func (b *Budget) giveBack(tk *ticket, cost time.Duration) {
 	t, m := tk.turn, tk.turn.member
 	tk.ended = true
+	if tk.late {
+		b.late--
+	}
 	switch tk.pace {
 	case quick:
 		b.giveUp(tk)
-	case slow:
-		b.slow--
+	case medium, slow:
+		b.running[tk.pace]--
 	}
 	t.running--
 	m.running--
@@ -328,17 +396,34 @@ func (t *turn) learn(cpu, lasted time.Duration) {
 		t.cpu = max(cpu, t.cpu+(cpu-t.cpu)/8)
 		t.share += (share - t.share) / 4
 	}
+	t.weigh(cpu)
 	was := t.pace
 	switch {
 	case t.share < waiterShare:
 		t.pace = waits
-	case t.cpu > slowAttempt:
+	case t.heavy && t.cpu > slowAttempt:
 		t.pace = slow
+	case t.heavy && t.member.budget.long < slowAttempt:
+		t.pace = medium
 	default:
 		t.pace = quick
 	}
 	if t.pace != was && t.at >= 0 {
 		heap.Remove(&t.member.queues[was], t.at)
+	}
+}
+
+// weigh says whether the function is heavy, after an attempt that took cpu. One long attempt makes nobody heavy: it may have
+// made an instance, which it would have to make again elsewhere. A few short ones make nobody light.
+func (t *turn) weigh(cpu time.Duration) {
+	long := t.member.budget.long
+	if cpu <= long {
+		t.long = 0
+	} else if t.long++; t.long >= heavyAfter {
+		t.heavy = true
+	}
+	if t.cpu < long/2 {
+		t.heavy = false
 	}
 }
 
@@ -364,8 +449,8 @@ func (t *turn) limit() int {
 	switch {
 	case !t.known:
 		return max(1, t.member.window/2)
-	case t.pace == slow:
-		return t.member.budget.slowest
+	case t.pace >= medium:
+		return t.member.budget.most[t.pace]
 	case t.pace == quick:
 		return t.member.window
 	}

@@ -357,6 +357,51 @@ func TestEachSettlesOnce(t *testing.T) {
 	})
 }
 
+// A heavy function that gets less than quick ones does not keep a new one waiting for what it did not get.
+func TestBudgetCredit(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		ms := time.Millisecond
+		m := newMachine(2)
+		m.space(32, true, work{cpu: ms}, work{cpu: ms}, work{cpu: ms}, work{cpu: ms})
+		m.space(32, true, work{cpu: 100 * ms})
+		m.fill(20)
+		time.Sleep(10 * time.Minute)
+		late := m.space(32, true, work{cpu: 100 * ms})
+		for range 20 {
+			late.Add(0)
+		}
+		m.budget.Fill()
+		time.Sleep(10 * time.Second)
+		m.mu.Lock()
+		before, hog := late.cpu[0], m.spaces[1].cpu[0]
+		if before == 0 {
+			t.Error("nothing of a new function was done in ten seconds")
+		}
+		m.mu.Unlock()
+		time.Sleep(20 * time.Second)
+		m.mu.Lock()
+		wantEqual(t, "old and new", m.spaces[1].cpu[0]-hog, late.cpu[0]-before)
+		m.mu.Unlock()
+		m.end()
+	})
+}
+
+// BenchmarkBudgetOne starts and ends one attempt of the only function there is, which is what most events cost.
+func BenchmarkBudgetOne(b *testing.B) {
+	budget := dispatch.NewApartBudget(2)
+	var last dispatch.Ticket
+	l := dispatch.NewLanes(budget, 1, 32, 4)
+	l.Begun = func(_ int, t dispatch.Ticket) { last = t }
+	b.ReportAllocs()
+	for b.Loop() {
+		l.Add(0)
+		budget.Fill()
+		budget.Done(last, 20*time.Microsecond, 100*time.Microsecond)
+		budget.Fill()
+	}
+}
+
 // BenchmarkBudget starts and ends one attempt with 10,000 lanes of 1,000 namespaces waiting.
 func BenchmarkBudget(b *testing.B) {
 	budget := dispatch.NewBudget(2)
@@ -384,4 +429,131 @@ func BenchmarkBudget(b *testing.B) {
 		budget.Done(next.t, 100*time.Microsecond, 120*time.Microsecond)
 		budget.Fill()
 	}
+}
+
+// A function is heavy after two long attempts in a row, until its mean is well below that; a restart knows.
+func TestBudgetHeavy(t *testing.T) {
+	t.Parallel()
+	const l, s = 30 * time.Millisecond, time.Millisecond
+	border := 15 * time.Millisecond
+	for _, tt := range []struct {
+		name string
+		past *dispatch.Past
+		cpu  []time.Duration
+		want string // of each start: h when it was heavy
+	}{
+		{"short", nil, []time.Duration{s, s, s, s}, "----"},
+		{"one long", nil, []time.Duration{l, s, s, s}, "----"},
+		{"now and then", nil, []time.Duration{l, s, l, s, l, s}, "------"},
+		{"long", nil, []time.Duration{l, l, l, l}, "--hh"},
+		{"falls slowly", nil, []time.Duration{l, l, s, s, s, s, s, s, s, s, s, s, s}, "--hhhhhhhhh--"},
+		{"stays on the border", nil, []time.Duration{l, l, border, border, border, border, border, border, border, border, border}, "--hhhhhhhhh"},
+		{"was never over it", nil, []time.Duration{border, border, border, border}, "----"},
+		{"was long", &dispatch.Past{CPU: l, Wall: l}, []time.Duration{l, l}, "hh"},
+		{"was short", &dispatch.Past{CPU: s, Wall: s}, []time.Duration{l, l, l}, "--h"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			b := dispatch.NewBudget(2)
+			lanes := dispatch.NewLanes(b, 1, 32, 4)
+			if tt.past != nil {
+				lanes.Recall(0, *tt.past)
+			}
+			got := ""
+			for _, cpu := range tt.cpu {
+				var begun dispatch.Ticket
+				lanes.Begun = func(_ int, tk dispatch.Ticket) { begun = tk }
+				lanes.Add(0)
+				b.Fill()
+				if begun.Heavy() {
+					got += "h"
+				} else {
+					got += "-"
+				}
+				b.Done(begun, cpu, cpu)
+			}
+			if got != tt.want {
+				t.Errorf("starts = %s; want %s", got, tt.want)
+			}
+		})
+	}
+}
+
+// While an attempt of an unknown function takes long, other unknown functions are taken for heavy; known ones
+// are not, and nobody is when it has ended.
+func TestBudgetStrangers(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := dispatch.NewBudget(2)
+		lanes := dispatch.NewLanes(b, 5, 32, 4)
+		lanes.Recall(4, dispatch.Past{CPU: time.Millisecond, Wall: time.Millisecond})
+		start := func(lane int, want bool) (begun dispatch.Ticket) {
+			lanes.Begun = func(_ int, tk dispatch.Ticket) { begun = tk }
+			lanes.Add(lane)
+			b.Fill()
+			if begun.Heavy() != want {
+				t.Errorf("lane %d is heavy: %t; want %t", lane, begun.Heavy(), want)
+			}
+			return begun
+		}
+		first := start(0, false)
+		second := start(1, false)
+		time.Sleep(50 * time.Millisecond)
+		third := start(2, true)
+		b.Done(start(4, false), time.Millisecond, time.Millisecond)
+		for _, tk := range []dispatch.Ticket{first, second, third} {
+			b.Done(tk, 50*time.Millisecond, 50*time.Millisecond)
+		}
+		b.Done(start(3, false), time.Millisecond, time.Millisecond)
+		lanes.Leave()
+	})
+}
+
+// Where heavy functions have a place of their own, no quick attempt waits for one of theirs, whatever they
+// have to do; and one long attempt of a quick function does not have it wait for the next.
+func TestBudgetApart(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		ms := time.Millisecond
+		m := &machine{budget: dispatch.NewApartBudget(2)}
+		hogs := m.space(32, true, work{cpu: 10 * ms}, work{cpu: 10 * ms}, work{cpu: 400 * ms})
+		for lane := range hogs.work {
+			for range 20 {
+				hogs.Add(lane)
+			}
+		}
+		m.budget.Fill()
+		time.Sleep(3 * time.Second)
+		light := m.space(32, false, work{cpu: ms / 10})
+		for n := range 50 {
+			m.mu.Lock()
+			if light.work[0] = (work{cpu: ms / 10}); n == 20 {
+				light.work[0] = work{cpu: 30 * ms}
+			}
+			takes := light.work[0].cpu
+			m.mu.Unlock()
+			light.Add(0)
+			m.budget.Fill()
+			time.Sleep(takes + time.Nanosecond)
+			m.mu.Lock()
+			if light.done[0] != n+1 {
+				t.Errorf("event %d is not done after the time that it takes", n)
+			}
+			m.mu.Unlock()
+			time.Sleep(7 * ms)
+		}
+		m.mu.Lock()
+		if hogs.most[2] > 4 || hogs.done[0] == 0 || hogs.done[2] == 0 {
+			t.Errorf("attempts at once of the slowest: %d, and done: %v; want few, and some of each", hogs.most[2], hogs.done)
+		}
+		clear(hogs.most)
+		m.mu.Unlock()
+		time.Sleep(5 * time.Second)
+		m.mu.Lock()
+		if most := [3]int(hogs.most); most != [3]int{2, 2, 1} {
+			t.Errorf("attempts at once: %v; want 2 of those that are medium, and 1 of the slow one", most)
+		}
+		m.mu.Unlock()
+		m.end()
+	})
 }

@@ -47,9 +47,8 @@ type result struct {
 	principal ident.PrincipalID
 }
 
-// deliver makes one attempt and settles what it came to.
+// deliver makes one attempt and settles what it came to. The budget is to look for what may start then.
 func (d *Dispatcher) deliver(ctx context.Context, tk *ticket, del *delivery) {
-	defer d.cfg.Budget.fill() // with no lock held
 	res, retry := d.run(ctx, del)
 	failed := res.err != nil && !res.canceled && !res.unread
 	again := failed && d.again(del, &res, retry)
@@ -390,7 +389,7 @@ func (d *Dispatcher) invoke(ctx context.Context, fn *deploy.Function, del *deliv
 	defer release()
 	rec := del.rec
 	out, use, err := run.Invoke(ctx, cell.Input{
-		Event: event.AppendJSON(make([]byte, 0, len(rec.Data)+512), &rec.Event), EventID: rec.ID, Attempt: del.made + 1,
+		Event: event.AppendJSON(make([]byte, 0, len(rec.Data)+512), &rec.Event), EventID: rec.ID, Attempt: del.made + 1, Heavy: del.heavy,
 		Log: func(level, message string) {
 			d.cfg.Lines.Append(api.LogLine{
 				Time: time.Now().UTC(), Function: string(fn.Name), Revision: fn.Revision, EventID: rec.ID,

@@ -16,10 +16,12 @@
 package dispatch
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -78,6 +80,8 @@ type Config struct {
 	Workers int
 	// Budget shares the processors with other namespaces; nil makes one for this alone.
 	Budget *Budget
+	// Past is what earlier runs knew of the functions; nil is nothing.
+	Past   map[ident.FunctionName]Past
 	Logger *slog.Logger
 	// Attempted, when set, is told of each attempt: "done", "retry" or "dead", and how long it took.
 	Attempted func(outcome string, took time.Duration)
@@ -189,6 +193,7 @@ type delivery struct {
 	failed error // why it cannot be attempted: its condition failed
 	state  deliveryState
 	final  bool // attempted once only
+	heavy  bool // the attempt under way is of a heavy function
 }
 
 type deliveryState uint8
@@ -273,7 +278,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	background.Go(func() { readErr = d.read(ctx) })
 	background.Go(func() { d.keepTime(ctx) })
 	writer.Go(func() { d.writeJournal(write) })
-	d.part.start(func(tk *ticket) { d.begin(work, tk) })
+	d.part.start(func(tk *ticket) func() { return d.begin(work, tk) })
 	d.cfg.Budget.fill()
 
 	<-ctx.Done()
@@ -406,6 +411,9 @@ func (d *Dispatcher) lane(fn ident.FunctionName) *lane {
 	if ln == nil {
 		ln = &lane{}
 		ln.turn = d.part.turn(ln)
+		if past, ok := d.cfg.Past[fn]; ok {
+			ln.turn.recall(past)
+		}
 		d.lanes[fn] = ln
 	}
 	return ln
@@ -519,13 +527,13 @@ func (d *Dispatcher) liveBatch(seq uint64) *batch {
 	}
 }
 
-// begin starts an attempt at the next delivery of the ticket's lane.
-func (d *Dispatcher) begin(work context.Context, tk *ticket) {
+// begin returns what makes an attempt at the next delivery of the ticket's lane, or nil when there is to be none.
+func (d *Dispatcher) begin(work context.Context, tk *ticket) func() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.stopped {
 		d.cfg.Budget.cancel(tk)
-		return
+		return nil
 	}
 	ln := tk.turn.lane
 	del := ln.pop()
@@ -536,10 +544,14 @@ func (d *Dispatcher) begin(work context.Context, tk *ticket) {
 		d.park(del)
 		del.state = paused
 		d.cfg.Budget.cancel(tk)
-		return
+		return nil
 	}
-	del.state = underway
-	d.attempt.Go(func() { d.deliver(work, tk, del) })
+	del.state, del.heavy = underway, tk.heavy
+	d.attempt.Add(1)
+	return func() {
+		defer d.attempt.Done()
+		d.deliver(work, tk, del)
+	}
 }
 
 // isPaused reports whether the delivery's subscription is paused.
@@ -552,13 +564,24 @@ func (d *Dispatcher) isPaused(del *delivery) bool {
 // no longer paused go on.
 func (d *Dispatcher) Changed() {
 	d.mu.Lock()
-	for _, del := range d.parked {
-		if del.state == paused && !d.isPaused(del) {
-			d.enqueue(d.lane(del.route.fn), del)
-		}
+	for _, del := range d.inOrder(func(del *delivery) bool { return del.state == paused && !d.isPaused(del) }) {
+		d.enqueue(d.lane(del.route.fn), del)
 	}
 	d.mu.Unlock()
 	d.poke()
+}
+
+// inOrder returns the parked deliveries that are wanted, by position. Neighbours are mostly of one batch: in the
+// order of the map, each delivery of a long backlog would read and unseal a batch of its own. d.mu is held.
+func (d *Dispatcher) inOrder(wanted func(*delivery) bool) []*delivery {
+	var out []*delivery
+	for _, del := range d.parked {
+		if wanted(del) {
+			out = append(out, del)
+		}
+	}
+	slices.SortFunc(out, func(a, b *delivery) int { return cmp.Compare(a.pos, b.pos) })
+	return out
 }
 
 // poke has the time keeper look at once.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -337,6 +338,45 @@ func TestPause(t *testing.T) {
 			t.Errorf("Counts() (-want +got):\n%s", d)
 		}
 	})
+}
+
+// A long backlog is worked off in order, so that each of its batches is read about once.
+func TestResumeReadsBatchesOnce(t *testing.T) {
+	t.Parallel()
+	for _, again := range []struct {
+		name string
+		do   func(*world)
+	}{{"resumed", func(*world) {}}, {"resumed after a restart", func(w *world) { w.restart() }}} {
+		t.Run(again.name, func(t *testing.T) {
+			t.Parallel()
+			inWorld(t, jobs, func(t *testing.T, w *world) {
+				setPaused := func(paused bool) {
+					t.Helper()
+					if _, err := w.deployer.SetPaused(t.Context(), "default", "a", paused); err != nil {
+						t.Fatal(err)
+					}
+					w.d.Changed()
+				}
+				setPaused(true)
+				const batches, size = 60, 20
+				for range batches {
+					w.accept(slices.Repeat([]string{`{}`}, size)...)
+				}
+				time.Sleep(time.Minute)
+				again.do(w)
+				w.set(func() { w.reads = 0 })
+				setPaused(false)
+				time.Sleep(time.Minute)
+				w.wantBalance(batches*size, 0, 0)
+				// Those that run at the same time may each read the batch that they are the first of.
+				var reads int
+				w.set(func() { reads = w.reads })
+				if reads < batches || reads > 3*batches {
+					t.Errorf("%d batches of %d events were read %d times; want about once each", batches, size, reads)
+				}
+			})
+		})
+	}
 }
 
 func TestPauseDuringRetries(t *testing.T) {

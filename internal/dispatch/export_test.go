@@ -22,7 +22,10 @@ func NewLanes(b *Budget, n, workers, window int) *Lanes {
 		l.turns = append(l.turns, l.member.turn(&lane{}))
 		number[l.turns[i]] = i
 	}
-	l.member.start(func(tk *ticket) { l.Begun(number[tk.turn], Ticket{tk}) })
+	l.member.start(func(tk *ticket) func() {
+		l.Begun(number[tk.turn], Ticket{tk})
+		return nil
+	})
 	return l
 }
 
@@ -47,3 +50,9 @@ func (l *Lanes) Running() int {
 	defer l.member.budget.mu.Unlock()
 	return l.member.running
 }
+
+// Heavy reports whether the delivery is to run where it keeps nobody from a processor.
+func (t Ticket) Heavy() bool { return t.tk.heavy }
+
+// Recall has a lane begin with a past.
+func (l *Lanes) Recall(lane int, p Past) { l.turns[lane].recall(p) }

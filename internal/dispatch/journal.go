@@ -287,13 +287,13 @@ func (d *Dispatcher) recover(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	for _, del := range d.inOrder(func(del *delivery) bool { return del.next <= 0 }) {
+		d.enqueue(d.lane(del.route.fn), del)
+	}
 	for _, del := range d.parked {
-		switch {
-		case del.next > 0:
+		if del.next > 0 {
 			del.state = waiting
 			d.retries.push(del)
-		default:
-			d.enqueue(d.lane(del.route.fn), del)
 		}
 	}
 	d.cfg.Log.SetTrimFloor(d.oldest())

@@ -50,6 +50,7 @@ type world struct {
 	trimmed  uint64 // batches up to here are gone
 	floor    uint64 // as the dispatcher said
 	logErr   error  // of Batch
+	reads    int    // calls of Batch
 	journal  [][][]byte
 	frozen   bool // nothing is written any more
 	twice    bool // appends are made, and fail all the same, once
@@ -293,6 +294,7 @@ func (w eventLog) Next(ctx context.Context, after uint64) (*eventlog.Batch, erro
 func (w eventLog) Batch(_ context.Context, seq uint64) (*eventlog.Batch, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.reads++
 	switch {
 	case w.logErr != nil:
 		return nil, w.logErr

@@ -297,6 +297,42 @@ func TestParseBatch(t *testing.T) {
 	}
 }
 
+// TestBatchRepeats: attributes that repeat those of the event before are the same, those that do not are
+// the event's own, and nothing passes because it, or nothing, stood in the event before.
+func TestBatchRepeats(t *testing.T) {
+	t.Parallel()
+	const start = `"specversion":"1.0","id":"1","source":"/s","type":"t"`
+	full := `{` + start + `,"subject":"a","datacontenttype":"text/plain","dataschema":"/x"}`
+	for _, tt := range []struct {
+		name, second string
+		want         fault
+	}{
+		{"the same", full, fault{}},
+		{"less", `{` + start + `}`, fault{}},
+		{"other", `{"specversion":"1.0","id":"2","source":"/s2","type":"t2","subject":"b","datacontenttype":"text/html","dataschema":"/y"}`, fault{}},
+		{"escaped", `{"specversion":"1.0","id":"1","source":"\/s","type":"\u0074","subject":"\u0061"}`, fault{}},
+		{"longer", `{"specversion":"1.0","id":"1","source":"/s/s","type":"tt","subject":"aa"}`, fault{}},
+		{"empty subject", `{` + start + `,"subject":""}`, fault{"event.invalid", "/1/subject"}},
+		{"no type", `{"specversion":"1.0","id":"1","source":"/s"}`, fault{"event.invalid", "/1/type"}},
+		{"type for source", `{"specversion":"1.0","id":"1","source":"t t","type":"t"}`, fault{"event.invalid", "/1/source"}},
+		{"source for type", `{"specversion":"1.0","id":"1","source":"/s","type":"t t"}`, fault{"event.invalid", "/1/type"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			evs, _, err := event.ParseHTTP(http.Header{"Content-Type": {batchType}}, []byte(`[`+full+`,`+tt.second+`]`), event.DefaultLimits())
+			alone, _, aloneErr := event.ParseHTTP(http.Header{"Content-Type": {structuredType}}, []byte(tt.second), event.DefaultLimits())
+			if diff := cmp.Diff(tt.want, faultOf(t, err)); diff != "" || (err == nil) != (aloneErr == nil) {
+				t.Fatalf("second event: %v in a batch, %v alone (-want +got):\n%s", err, aloneErr, diff)
+			}
+			if err == nil {
+				if diff := cmp.Diff(alone[0], evs[1]); diff != "" {
+					t.Errorf("the event differs from itself alone (-alone +in a batch):\n%s", diff)
+				}
+			}
+		})
+	}
+}
+
 // TestDepthIsTheSameInEveryMode: an event must not be accepted in one mode and refused in another.
 func TestDepthIsTheSameInEveryMode(t *testing.T) {
 	t.Parallel()

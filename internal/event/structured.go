@@ -27,7 +27,7 @@ func parseStructured(text []byte, lim Limits) (Event, error) {
 	lim.Depth += structuredDepth
 	c := checker{b: text, lim: lim}
 	var ev Event
-	if err := c.end(c.event(c.space(0), &structured{lim: &lim, ev: &ev})); err != nil {
+	if err := c.end(c.event(c.space(0), &structured{place: single, lim: &lim, ev: &ev})); err != nil {
 		return Event{}, err
 	}
 	return ev, nil
@@ -49,17 +49,21 @@ func parseBatch(text []byte, lim Limits) ([]Event, error) {
 	if text[i] != '[' {
 		return nil, invalid("", "a batch is a JSON array of events")
 	}
-	var evs []Event
+	evs := make([]Event, 0, min(1+len(text)/commonBytes, lim.BatchEvents))
+	p := structured{lim: &lim}
 	i = c.array(i, func(n, i int) int {
 		if n == lim.BatchEvents {
 			return c.reject(problem.New(problem.TooLarge, "event.too_many", "more than %d events in one batch", lim.BatchEvents).
 				WithHint("send them in several requests"))
 		}
 		evs = append(evs, Event{})
-		p := structured{at: "/" + strconv.Itoa(n), lim: &lim, ev: &evs[n]}
+		p = structured{place: n, lim: &lim, ev: &evs[n]}
+		if n > 0 {
+			p.before = &evs[n-1]
+		}
 		end := c.event(i, &p)
 		if end-i > lim.EventBytes {
-			return c.reject(tooLarge(lim.EventBytes).WithFaults(problem.Fault{Pointer: p.at, Detail: "this event"}))
+			return c.reject(tooLarge(lim.EventBytes).WithFaults(problem.Fault{Pointer: p.at(), Detail: "this event"}))
 		}
 		return end
 	})
@@ -72,14 +76,30 @@ func parseBatch(text []byte, lim Limits) ([]Event, error) {
 	return evs, nil
 }
 
+// commonBytes is what an event of a batch is taken to be long at least when memory is set aside for all of
+// them: shorter ones make it grow, and the request's own length bounds it.
+const commonBytes = 512
+
+// single is the place of an event that is alone in its request.
+const single = -1
+
 // structured gathers the members of one event.
 type structured struct {
-	at                 string // JSON pointer of the event in the request
+	place              int // in the batch, or single
 	lim                *Limits
 	ev                 *Event
+	before             *Event // the event before it in the batch, accepted, or nil
 	spec               string
 	data, base64       []byte // as they stand in the request
 	hasData, hasBase64 bool
+}
+
+// at returns the JSON pointer of the event in the request.
+func (p *structured) at() string {
+	if p.place == single {
+		return ""
+	}
+	return "/" + strconv.Itoa(p.place)
 }
 
 // event takes the event that begins at i.
@@ -88,7 +108,7 @@ func (c *checker) event(i int, p *structured) int {
 		return c.unexpected(i, "")
 	}
 	if c.b[i] != '{' {
-		return c.reject(invalid(p.at, "an event is a JSON object"))
+		return c.reject(invalid(p.at(), "an event is a JSON object"))
 	}
 	end := c.object(i, p.member)
 	if end < 0 {
@@ -101,7 +121,7 @@ func (c *checker) event(i int, p *structured) int {
 }
 
 func (p *structured) fault(member, detail string) error {
-	return invalid(p.at+pointer(member), member+": "+detail)
+	return invalid(p.at()+pointer(member), member+": "+detail)
 }
 
 // member takes one member of the event; value is checked JSON.
@@ -130,10 +150,42 @@ func (p *structured) member(name, value []byte) error {
 	if err != nil {
 		return err
 	}
+	if p.asBefore(i, text) {
+		return nil
+	}
 	if detail := setCore(p.ev, &p.spec, i, text); detail != "" {
 		return p.fault(core[i], detail)
 	}
 	return nil
+}
+
+// asBefore takes the attribute over from the event before when it is the same there, as in most batches:
+// it was checked there, and needs no memory of its own.
+func (p *structured) asBefore(name int, text []byte) bool {
+	if p.before == nil || len(text) == 0 {
+		return false
+	}
+	switch name {
+	case coreSource:
+		return repeated(&p.ev.Source, p.before.Source, text)
+	case coreType:
+		return repeated(&p.ev.Type, p.before.Type, text)
+	case coreSubject:
+		return repeated(&p.ev.Subject, p.before.Subject, text)
+	case coreContentType:
+		return repeated(&p.ev.DataContentType, p.before.DataContentType, text)
+	case coreSchema:
+		return repeated(&p.ev.DataSchema, p.before.DataSchema, text)
+	}
+	return false
+}
+
+func repeated[T ~string](to *T, before T, text []byte) bool {
+	if string(text) != string(before) {
+		return false
+	}
+	*to = before
+	return true
 }
 
 // extension takes an extension attribute; a name that clip has cut is too long to be one.
@@ -156,7 +208,7 @@ func (p *structured) extension(name string, value []byte) error {
 			return p.fault(name, "a number must be a 32-bit integer")
 		}
 	}
-	return addExtension(p.ev, a, *p.lim, p.at)
+	return addExtension(p.ev, a, *p.lim, p.at())
 }
 
 // attribute returns what the JSON string value says.
@@ -224,11 +276,11 @@ func (p *structured) setBase64() error {
 	}
 	lim := *p.lim
 	lim.Depth -= structuredDepth
-	if p.at != "" {
+	if p.place != single {
 		lim.Depth -= batchDepth - structuredDepth
 	}
 	if err := CheckJSON(p.ev.Data, lim); err != nil {
-		return within(err, p.at+"/data_base64")
+		return within(err, p.at()+"/data_base64")
 	}
 	p.ev.DataKind = DataJSON
 	return nil

@@ -1,7 +1,6 @@
 package eventlog
 
 import (
-	"sync"
 	"time"
 
 	"sallyport/internal/ident"
@@ -22,49 +21,60 @@ type known struct {
 const generations = 3
 
 // duplicates remembers the keys of recent events for a time, within a number of entries. It slides
-// by whole generations, so forgetting costs nothing per entry.
+// by whole generations, so forgetting costs nothing per entry. It belongs to the packer's writer, which
+// alone asks and tells it; before that runs, to the recovery.
 type duplicates struct {
 	window time.Duration
 	most   int
-
-	mu   sync.Mutex
-	gens []*generation // oldest first
+	gens   []*generation // oldest first
 }
 
 type generation struct {
 	born, newest time.Time
-	m            map[key]known
+	known        *keyTable[known]
 }
+
+// generationBits is into how many parts a generation's table is split, as a power of two: a part of the
+// default 2^19 entries grows to 2^11, and growing it takes microseconds.
+const generationBits = 8
 
 func newDuplicates(window time.Duration, entries int) *duplicates {
-	return &duplicates{window: window, most: max(1, entries/(generations-1))}
+	return &duplicates{window: window, most: min(max(1, entries/(generations-1)), maxTableEntries)}
 }
 
-// get returns what is known of k.
-func (d *duplicates) get(k key) (known, bool) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+// get returns what is known of k, or nil. What it points to is valid until the next put.
+func (d *duplicates) get(k key) *known {
 	for i := len(d.gens) - 1; i >= 0; i-- {
-		if v, ok := d.gens[i].m[k]; ok {
-			return v, true
+		if v := d.gens[i].known.get(k); v != nil {
+			return v
 		}
 	}
-	return known{}, false
+	return nil
 }
 
 // put remembers k, accepted at now; calls come in the order of acceptance.
 func (d *duplicates) put(k key, v known, now time.Time) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	n := len(d.gens)
-	if n == 0 || len(d.gens[n-1].m) >= d.most || now.Sub(d.gens[n-1].born) >= d.window/(generations-1) {
-		for len(d.gens) > 0 && (len(d.gens) >= generations || now.Sub(d.gens[0].newest) >= d.window) {
-			d.gens[0] = nil
-			d.gens = d.gens[1:]
-		}
-		d.gens = append(d.gens, &generation{born: now, m: make(map[key]known)})
-		n = len(d.gens)
+	g := d.current(now)
+	g.newest = now
+	if had := g.known.get(k); had != nil {
+		*had = v // accepted again after it was forgotten
+		return
 	}
-	g := d.gens[n-1]
-	g.m[k], g.newest = v, now
+	g.known.add(k, v)
+}
+
+// current returns the generation that takes what is accepted now.
+func (d *duplicates) current(now time.Time) *generation {
+	if n := len(d.gens); n > 0 {
+		if g := d.gens[n-1]; g.known.len() < d.most && now.Sub(g.born) < d.window/(generations-1) {
+			return g
+		}
+	}
+	for len(d.gens) > 0 && (len(d.gens) >= generations || now.Sub(d.gens[0].newest) >= d.window) {
+		d.gens[0] = nil
+		d.gens = d.gens[1:]
+	}
+	g := &generation{born: now, known: newKeyTable[known](generationBits)}
+	d.gens = append(d.gens, g)
+	return g
 }

@@ -23,6 +23,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -169,7 +170,8 @@ func (l *Log) Close() error {
 
 // Append stores recs, in order and all or none, and returns after they are on disk. A record whose
 // (source, id) is in the duplicate window with the same content is not stored again; one with
-// other content fails the whole call with eventlog.conflict. recs is not kept.
+// other content fails the whole call with eventlog.conflict. The log takes recs over: it changes them and
+// keeps them, so the caller may read their attributes and MUST NOT change them; their data is copied.
 //
 // When ctx ends first, the outcome is open: the records may have been stored, and appending them
 // again is answered as a duplicate.
@@ -208,6 +210,8 @@ func (l *Log) seal(recs []event.Record) (*request, error) {
 			"the events of one request are %d bytes together, at most %d can be stored at once", size, maxAppendBytes)
 	}
 	r := l.packer.request()
+	r.sealed = slices.Grow(r.sealed, size)
+	r.items = slices.Grow(r.items, len(recs))
 	plain := make([]byte, 0, size)
 	for i := range recs {
 		start := len(plain)
@@ -216,10 +220,10 @@ func (l *Log) seal(recs []event.Record) (*request, error) {
 		if err := l.book.sealFrame(r, text); err != nil {
 			return nil, fmt.Errorf("seal event: %w", err)
 		}
-		it := item{entry: l.describe(&recs[i]), rec: recs[i]}
-		it.rec.Data = text[len(text)-len(recs[i].Data):] // the data ends a record's stored form
-		r.items = append(r.items, it)
+		r.items = append(r.items, item{entry: l.describe(&recs[i])})
+		recs[i].Data = text[len(text)-len(recs[i].Data):] // the data ends a record's stored form
 	}
+	r.recs = recs
 	return r, nil
 }
 
@@ -228,8 +232,9 @@ func (l *Log) seal(recs []event.Record) (*request, error) {
 func (l *Log) admit(r *request, pending *pendingKeys) error {
 	for i := range r.items {
 		it := &r.items[i]
-		if prior, ok := l.dups.get(it.key); ok {
+		if prior := l.dups.get(it.key); prior != nil {
 			if prior.digest != it.digest {
+				pending.remove(r)
 				return conflict(i, len(r.items))
 			}
 			it.result = Appended{Position: prior.position, Duplicate: true}
@@ -263,30 +268,18 @@ func conflict(i, n int) error {
 // committed is told of each batch on disk, in order, before its producers are.
 func (l *Log) committed(seq, total uint64, reqs []*request) {
 	now := time.Now()
-	var recs []event.Record
-	size := 0
+	recs, size := l.number(seq, reqs)
 	for _, r := range reqs {
 		for i := range r.items {
 			it := &r.items[i]
-			if r.frames[i].dropped {
-				continue
-			}
-			it.result.Position = ident.NewPosition(seq, len(recs))
-			l.dups.put(it.key, known{position: it.result.Position, digest: it.digest}, now)
-			it.position = it.result.Position
-			l.index.add(it.entry)
-			it.rec.Position = it.result.Position
-			recs = append(recs, it.rec)
-			size += len(it.rec.Data) + recordOverhead
-		}
-	}
-	for _, r := range reqs {
-		for i := range r.items {
-			if it := &r.items[i]; it.first.r != nil {
+			if !r.frames[i].dropped {
+				l.dups.put(it.key, known{position: it.position, digest: it.digest}, now)
+			} else if it.first.r != nil {
 				it.result.Position = it.first.r.items[it.first.i].result.Position
 			}
 		}
 	}
+	l.index.add(reqs)
 	l.mu.Lock()
 	l.counted = total
 	l.mu.Unlock()
@@ -294,6 +287,29 @@ func (l *Log) committed(seq, total uint64, reqs []*request) {
 		l.tail.push(seq, recs, size)
 	}
 	l.index.offer()
+}
+
+// number gives the records of a batch their positions and returns them, and about how much memory they
+// take.
+func (l *Log) number(seq uint64, reqs []*request) (recs []event.Record, size int) {
+	most := 0
+	for _, r := range reqs {
+		most += len(r.recs)
+	}
+	recs = make([]event.Record, 0, most)
+	for _, r := range reqs {
+		for i := range r.recs {
+			if r.frames[i].dropped {
+				continue
+			}
+			position := ident.NewPosition(seq, len(recs))
+			r.items[i].position, r.items[i].result.Position = position, position
+			recs = append(recs, r.recs[i])
+			recs[len(recs)-1].Position = position
+			size += len(r.recs[i].Data) + recordOverhead
+		}
+	}
+	return recs, size
 }
 
 // Stats is a moment's view of a log.

@@ -52,7 +52,7 @@ func NewTestPacker(s TestStream) *TestPacker {
 	t := &TestPacker{p: newPacker(s, newCodebook("ns", "test", plainCipher{}), 0, 0, slog.New(slog.DiscardHandler))}
 	t.p.committed = func(seq, _ uint64, reqs []*request) {
 		for _, r := range reqs {
-			t.Committed = append(t.Committed, fmt.Sprintf("%d:%s", seq, r.items[0].rec.Data))
+			t.Committed = append(t.Committed, fmt.Sprintf("%d:%s", seq, r.recs[0].Data))
 		}
 	}
 	t.wg.Go(func() { t.p.run(context.Background()) })
@@ -64,7 +64,8 @@ func (t *TestPacker) Append(ctx context.Context, text string) error {
 	if err := t.p.book.sealFrame(r, []byte(text)); err != nil {
 		return err
 	}
-	r.items = append(r.items, item{rec: event.Record{Event: event.Event{Data: []byte(text)}}})
+	r.items = append(r.items, item{})
+	r.recs = []event.Record{{Event: event.Event{Data: []byte(text)}}}
 	return t.p.submit(ctx, r)
 }
 
@@ -81,4 +82,76 @@ func (t *TestPacker) Open(seq uint64, batch []byte) (string, error) {
 func (t *TestPacker) Close() {
 	t.p.close()
 	t.wg.Wait()
+}
+
+// TestTable is a keyTable of numbers; its keys are chosen freely, which nobody outside can do.
+type TestTable struct{ t *keyTable[int] }
+
+func NewTestTable(bits int) TestTable { return TestTable{newKeyTable[int](bits)} }
+
+// Set sets the value of a key, Get returns it.
+func (t TestTable) Set(hi, lo uint64, v int) {
+	k := key{hi, lo}
+	if had := t.t.get(k); had != nil {
+		*had = v
+		return
+	}
+	t.t.add(k, v)
+}
+
+func (t TestTable) Get(hi, lo uint64) (v int, ok bool) {
+	if had := t.t.get(key{hi, lo}); had != nil {
+		return *had, true
+	}
+	return 0, false
+}
+
+func (t TestTable) Len() int { return t.t.len() }
+
+func (t TestTable) Reset() { t.t.reset() }
+
+// TestWindow is a duplicate window.
+type TestWindow struct{ d *duplicates }
+
+func NewTestWindow(window time.Duration, entries int) TestWindow {
+	return TestWindow{newDuplicates(window, entries)}
+}
+
+func (w TestWindow) Put(n uint64, now time.Time) {
+	w.d.put(key{hi: n, lo: n}, known{digest: n}, now)
+}
+
+func (w TestWindow) Knows(n uint64) bool {
+	v := w.d.get(key{hi: n, lo: n})
+	return v != nil && v.digest == n
+}
+
+// TestEvent is what admission looks at: who an event says it is, and what it holds.
+type TestEvent struct{ Key, Content uint64 }
+
+// AdmitTogether has appends admitted to one batch of a log that has accepted known, and returns how many
+// events of them are to be written, and the fate of each append.
+func AdmitTogether(known []TestEvent, appends ...[]TestEvent) (written int, refused []bool) {
+	w := NewTestWindow(time.Hour, 100)
+	now := time.Unix(1_000_000, 0)
+	for _, e := range known {
+		w.Put(e.Key, now)
+	}
+	p := newPacker(nil, codebook{}, 0, 0, slog.New(slog.DiscardHandler))
+	p.admit = (&Log{dups: w.d}).admit
+	var reqs []*request
+	for _, evs := range appends {
+		r := p.request()
+		for _, e := range evs {
+			r.items = append(r.items, item{entry: entry{key: key{e.Key, e.Key}, digest: e.Content}})
+			r.frames = append(r.frames, frame{})
+		}
+		reqs = append(reqs, r)
+	}
+	all := append([]*request(nil), reqs...)
+	_, written = p.admitAll(reqs)
+	for _, r := range all {
+		refused = append(refused, len(r.done) > 0)
+	}
+	return written, refused
 }

@@ -33,8 +33,7 @@ const entrySize = 16 + 8 + 8 + 8 + 3*4
 // item is one record on its way through an append.
 type item struct {
 	entry
-	rec    event.Record // for the tail; its data is a copy of the producer's
-	first  ref          // the record of the same batch that this one repeats
+	first  ref // the record of the same batch that this one repeats
 	result Appended
 }
 
@@ -149,11 +148,17 @@ func newIndex(dir, ns string, c cipher, log *slog.Logger) *index {
 	return &index{dir: dir, aad: []byte("sallyport/index/1/" + ns), cipher: c, log: log, full: make(chan struct{}, 1)}
 }
 
-// add appends e; entries come in the order of their positions.
-func (x *index) add(e entry) {
+// add appends the entries of a batch; they come in the order of their positions.
+func (x *index) add(reqs []*request) {
 	x.mu.Lock()
-	x.open = append(x.open, e)
-	x.mu.Unlock()
+	defer x.mu.Unlock()
+	for _, r := range reqs {
+		for i := range r.items {
+			if !r.frames[i].dropped {
+				x.open = append(x.open, r.items[i].entry)
+			}
+		}
+	}
 }
 
 // offer asks the background to write a segment once there are enough entries for one.

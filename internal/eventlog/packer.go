@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"sallyport/internal/event"
 	"sallyport/internal/ident"
 	"sallyport/internal/problem"
 	"sallyport/internal/store"
@@ -30,6 +31,7 @@ type request struct {
 	sealed []byte
 	frames []frame
 	items  []item
+	recs   []event.Record // for the tail, with data of its own
 	seq    uint64
 	done   chan error
 }
@@ -38,8 +40,8 @@ type request struct {
 func (r *request) drop(i int) { r.frames[i].dropped = true }
 
 func (r *request) reset() {
-	clear(r.items) // lets go of the plain texts
-	r.sealed, r.frames, r.items, r.seq = r.sealed[:0], r.frames[:0], r.items[:0], 0
+	clear(r.items) // lets go of other requests
+	r.sealed, r.frames, r.items, r.recs, r.seq = r.sealed[:0], r.frames[:0], r.items[:0], nil, 0
 }
 
 // maxPooledBytes keeps one large append from pinning its buffer in the pool.
@@ -317,7 +319,7 @@ func (p *packer) lookUp(ctx context.Context) (written bool, err error) {
 }
 
 // pendingKeys are the keys of the batch being formed.
-type pendingKeys struct{ m map[key]ref }
+type pendingKeys struct{ t *keyTable[ref] }
 
 // ref names one record of a request.
 type ref struct {
@@ -327,25 +329,32 @@ type ref struct {
 
 func (f ref) digest() uint64 { return f.r.items[f.i].digest }
 
-func (p *pendingKeys) clear() { clear(p.m) }
+func (p *pendingKeys) clear() {
+	if p.t == nil {
+		p.t = newKeyTable[ref](0)
+	}
+	p.t.reset()
+}
 
 // add notes that record i of r has key k, or returns who had it first.
 func (p *pendingKeys) add(k key, r *request, i int) (first ref, seen bool) {
-	if first, seen = p.m[k]; seen {
-		return first, true
+	had := p.t.get(k)
+	switch {
+	case had == nil:
+		p.t.add(k, ref{r, i})
+	case had.r == nil: // a refused request had it
+		*had = ref{r, i}
+	default:
+		return *had, true
 	}
-	if p.m == nil {
-		p.m = make(map[key]ref)
-	}
-	p.m[k] = ref{r, i}
 	return ref{}, false
 }
 
 // remove forgets the keys of a refused request.
 func (p *pendingKeys) remove(r *request) {
-	for k, f := range p.m {
-		if f.r == r {
-			delete(p.m, k)
+	for i := range r.items {
+		if had := p.t.get(r.items[i].key); had != nil && had.r == r {
+			*had = ref{}
 		}
 	}
 }

@@ -116,6 +116,31 @@ func TestTamper(t *testing.T) {
 	}
 }
 
+// TestRefusedTogether: an append that is refused leaves nothing behind in its batch. Whatever it shares
+// with an append after it is that one's to store; else it would be acknowledged and stored nowhere.
+func TestRefusedTogether(t *testing.T) {
+	t.Parallel()
+	type evs = []eventlog.TestEvent
+	known := evs{{Key: 9, Content: 9}}
+	for _, tc := range []struct {
+		name    string
+		appends []evs
+		written int
+		refused string
+	}{
+		{"one event twice", []evs{{{1, 1}}, {{1, 1}}}, 1, "[false false]"},
+		{"other content", []evs{{{1, 1}}, {{1, 2}}}, 1, "[false true]"},
+		{"conflict with the window", []evs{{{1, 1}, {9, 8}}, {{1, 1}}}, 1, "[true false]"},
+		{"conflict in the append itself", []evs{{{1, 1}, {2, 2}, {2, 3}}, {{2, 2}, {1, 1}}}, 2, "[true false]"},
+		{"conflict with the append before", []evs{{{2, 2}}, {{1, 1}, {2, 3}}, {{1, 1}, {2, 2}}}, 2, "[false true false]"},
+	} {
+		written, refused := eventlog.AdmitTogether(known, tc.appends...)
+		if got := fmt.Sprint(refused); written != tc.written || got != tc.refused {
+			t.Errorf("%s: %d events are written, refused %s; want %d, %s", tc.name, written, got, tc.written, tc.refused)
+		}
+	}
+}
+
 func FuzzOpenBatch(f *testing.F) {
 	s := &shakyStream{}
 	p := eventlog.NewTestPacker(s)

@@ -34,8 +34,10 @@ type Function struct {
 	Source  string
 	Memory  int64 // bytes
 	Timeout time.Duration
-	Limits  Limits
-	Grants  map[string]Grant
+	// MinInstances is how many instances wait for events however long none comes.
+	MinInstances int
+	Limits       Limits
+	Grants       map[string]Grant
 }
 
 // Limits bound one invocation besides its memory and its time.
@@ -79,6 +81,7 @@ const (
 	MaxLog, DefaultLog                  = 1 << 20, 64 << 10   // bytes
 	MaxEvents, DefaultEvents            = 1000, 100           // of one invocation
 	MaxHostCalls, DefaultHostCalls      = 1_000_000, 100_000  // of one invocation
+	MaxMinInstances                     = 16                  // of one function
 	MaxAttempts                         = 100
 	maxBackoff                          = 24 * time.Hour
 	maxAge                              = 30 * 24 * time.Hour
@@ -194,6 +197,7 @@ func (t *table) function(app *App, name string) {
 	f := Function{Source: t.localPath("source"), Memory: DefaultMemory, Timeout: DefaultTimeout, Grants: map[string]Grant{}}
 	t.size("memory", &f.Memory, MinMemory, MaxMemory)
 	t.duration("timeout", &f.Timeout, MinTimeout, MaxTimeout)
+	t.integer("min_instances", &f.MinInstances, 0, MaxMinInstances)
 	f.Limits = t.table("limits").functionLimits()
 	for g, grant := range t.tables("grants", maxGrants) {
 		if _, err := ident.ParseGrantName(g); err != nil {

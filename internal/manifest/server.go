@@ -56,6 +56,9 @@ type Cells struct {
 	SecondWall string
 	// Memory is how much memory loaded functions may take together, in bytes: compiled code and templates.
 	Memory int64
+	// WorkerMemory is how much memory a worker process may hold, in bytes, all of it counted; 0 is three quarters of
+	// the machine's.
+	WorkerMemory int64
 }
 
 // How functions are kept apart from the server, beside the sandbox they run in.
@@ -74,6 +77,7 @@ const (
 	maxRequest         = 6 << 20                    // bytes; what one write of the event log takes, with its framing
 	maxRequests        = 1 << 16                    // at the same time; more than a process has file descriptors for
 	minCells           = 16 << 20                   // bytes; one large Go module takes 18 MiB
+	minWorker          = 256 << 20                  // bytes; the runtime, QuickJS, and a few functions that run
 	maxWorkers         = 1024                       // invocations at the same time; each may take its memory limit
 	maxStored          = 1 << 50                    // bytes; no single disk has more
 	maxRetainAge       = 100 * 366 * 24 * time.Hour // within the range of a Duration
@@ -119,6 +123,11 @@ func ParseServer(file string, text []byte) (*Server, error) {
 	storage.done()
 	cells := root.table("cells")
 	cells.size("memory", &s.Cells.Memory, minCells, maxStored)
+	cells.size("worker_memory", &s.Cells.WorkerMemory, minWorker, maxStored)
+	if s.Cells.WorkerMemory > 0 && s.Cells.WorkerMemory < s.Cells.Memory+minWorker {
+		cells.fault("worker_memory", "want at least %s more than memory, which is %s: a worker takes that besides loaded functions",
+			formatSize(minWorker), formatSize(s.Cells.Memory))
+	}
 	cells.oneOf("second_wall", &s.Cells.SecondWall, WallOn, WallRequired, WallOff)
 	cells.done()
 	root.done()

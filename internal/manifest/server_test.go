@@ -115,6 +115,7 @@ func TestReferenceServerFile(t *testing.T) {
 	want.TLS = manifest.TLS{CertFile: "/etc/sallyport/tls/server.crt", KeyFile: "/etc/sallyport/tls/server.key"}
 	want.Keys.RootFile = "/etc/sallyport/root.key"
 	want.Limits.Workers = 8
+	want.Cells.WorkerMemory = 4 << 30
 	want.Events.RetainAge, want.Events.RetainBytes = 720*time.Hour, 50<<30
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("with every setting (-want +got):\n%s", diff)

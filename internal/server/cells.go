@@ -5,6 +5,7 @@ import (
 	"errors"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"sallyport/api"
 	"sallyport/internal/cell"
@@ -31,7 +32,7 @@ func (c *cells) status() *api.CellStatus {
 		return out
 	}
 	state := c.wall.State()
-	out.Worker, out.Lost, out.Reset, out.ResetWhy = state.PID, state.Restarts, state.Reset, state.ResetWhy
+	out.Worker, out.HeavyWorker, out.Lost, out.Reset, out.ResetWhy = state.PID, state.HeavyPID, state.Restarts, state.Reset, state.ResetWhy
 	for _, w := range state.Walls {
 		out.Walls = append(out.Walls, api.Wall(w))
 	}
@@ -63,6 +64,9 @@ func (s *server) openCells(ctx context.Context) error {
 		return err
 	}
 	cfg.Cache = cache
+	if bound := s.cfg.Settings.Cells.WorkerMemory; bound > 0 {
+		cfg.Memory = bound
+	}
 	e, err := wall.New(ctx, cfg)
 	if err != nil {
 		return problem.New(problem.Unavailable, "server.second_wall", "no worker process can be started: %v", err).
@@ -147,7 +151,11 @@ func (s *server) openInProcess(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.later(func() error { return engine.Close(context.WithoutCancel(ctx)) })
+	prepared := s.prepareScripts(ctx, engine)
+	s.later(func() error {
+		prepared()
+		return engine.Close(context.WithoutCancel(ctx))
+	})
 	s.cells = cells{engine: deploy.InProcess(engine), setting: manifest.WallOff}
 	method, why := engine.ResetMethod()
 	if s.cells.reset = method.String(); why != nil {
@@ -155,4 +163,26 @@ func (s *server) openInProcess(ctx context.Context) error {
 	}
 	s.warnOfReset(s.cells.reset, s.cells.resetWhy)
 	return nil
+}
+
+// modeDev is the mode of a server that `sallyport dev` runs.
+const modeDev = "dev"
+
+// prepareScripts has what all scripts share compiled before the first is saved, where somebody is writing one: it takes a
+// second or two, once for this version of the program. The function it returns waits for the end of it.
+func (s *server) prepareScripts(ctx context.Context, engine *cell.Engine) (wait func()) {
+	var background sync.WaitGroup
+	if s.cfg.Mode != modeDev {
+		return background.Wait
+	}
+	ctx, stop := context.WithCancel(ctx)
+	background.Go(func() {
+		if err := engine.Compile(ctx, cell.Spec{Name: "QuickJS", Kind: api.ModuleScript}); err != nil && ctx.Err() == nil {
+			s.log.Warn("what scripts share is not compiled yet; the first script has it compiled", "error", err)
+		}
+	})
+	return func() {
+		stop()
+		background.Wait()
+	}
 }

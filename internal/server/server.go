@@ -298,6 +298,10 @@ func (s *server) serve(ctx context.Context) error {
 	if err := s.announce(ctx, listener.Addr(), certs.caFile); err != nil {
 		return errors.Join(err, srv.Close())
 	}
+	background.Go(func() {
+		s.deployer.Pin(work)
+		s.deployer.Warm(work)
+	})
 	select {
 	case err = <-failed:
 	case <-ctx.Done():

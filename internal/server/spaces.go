@@ -43,7 +43,11 @@ type spaces struct {
 }
 
 func newSpaces(s *server) *spaces {
-	return &spaces{server: s, budget: dispatch.NewBudget(0), byName: map[ident.Namespace]*space{}}
+	budget := dispatch.NewBudget(0)
+	if s.cells.wall != nil {
+		budget = dispatch.NewApartBudget(0)
+	}
+	return &spaces{server: s, budget: budget, byName: map[ident.Namespace]*space{}}
 }
 
 // open returns the space of ns as the API uses it.
@@ -124,7 +128,7 @@ func (x *spaces) start(ctx context.Context, ns ident.Namespace) (sp *space, err 
 		Namespace: ns, Log: sp.Log, Journal: sp.journal, Snapshots: snapshots, DeadLetters: letters,
 		Emitter: x.intake, Lines: sp.Lines, State: func() *deploy.State { return s.deployer.State(ns) },
 		Workers: s.cfg.Settings.Limits.Workers, Budget: x.budget, Logger: s.log, Attempted: s.metrics.Attempted(string(ns)),
-		Used: sp.used(s.metrics.Invoked(string(ns))),
+		Used: sp.used(s.metrics.Invoked(string(ns))), Past: sp.past(time.Now()),
 	})
 	if err != nil {
 		return sp, err
@@ -137,6 +141,18 @@ func (x *spaces) start(ctx context.Context, ns ident.Namespace) (sp *space, err 
 		}
 	})
 	return sp, nil
+}
+
+// past returns what the attempts of each function took lately, so that a restart does not forget who is heavy.
+func (sp *space) past(now time.Time) map[ident.FunctionName]dispatch.Past {
+	const lately = 24 * time.Hour
+	lines, _ := sp.meter.Usage(meter.Query{Since: now.Add(-lately), By: meter.By{Function: true}})
+	out := make(map[ident.FunctionName]dispatch.Past, len(lines))
+	for i := range lines {
+		n := max(1, lines[i].Invocations())
+		out[lines[i].Function] = dispatch.Past{CPU: time.Duration(lines[i].CPU / n), Wall: time.Duration(lines[i].Wall / n)}
+	}
+	return out
 }
 
 // used returns what is to be told of each invocation.

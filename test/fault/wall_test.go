@@ -117,6 +117,9 @@ func TestWallsStand(t *testing.T) {
 	}
 	pid := oneWorker(t, s)
 	checkStatus(t, pid)
+	if text, err := os.ReadFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid)); err != nil || strings.TrimSpace(string(text)) != "500" {
+		t.Errorf("the worker's oom_score_adj is %q, %v; want 500", text, err)
+	}
 	checkNamespaces(t, pid)
 	checkFiles(t, pid, data)
 	checkMounts(t, pid)

@@ -26,7 +26,7 @@ func (m *module) code(body []byte) ([]byte, error) {
 		return nil, fmt.Errorf("%w: it has %d functions, and code for %d", ErrMalformed, len(own), count)
 	}
 	m.prepareCheck()
-	m.findLeaves(in, len(own))
+	m.plan(in, len(own))
 	out := binary.AppendUvarint(make([]byte, 0, len(body)+len(body)/2), uint64(len(own)))
 	var hardened []byte
 	for i, t := range own {
@@ -35,7 +35,7 @@ func (m *module) code(body []byte) ([]byte, error) {
 			return nil, fmt.Errorf("%w: the code of function %d is cut off", ErrMalformed, i)
 		}
 		var err error
-		if hardened, err = m.function(hardened[:0], &fn, len(m.types[t].params), m.leaves[i]); err != nil {
+		if hardened, err = m.function(hardened[:0], &fn, len(m.types[t].params), m.light[i] > 0); err != nil {
 			return nil, fmt.Errorf("%w, in function %d", err, i)
 		}
 		out = binary.AppendUvarint(out, uint64(len(hardened)))
@@ -47,54 +47,8 @@ func (m *module) code(body []byte) ([]byte, error) {
 	return out, nil
 }
 
-// leafBytes is how long the body of a leaf may be: a short function that calls nothing, and has
-// neither loops nor bulk operations. It has no check: its callers count it as so many instructions.
-const leafBytes = 64
-
-// findLeaves finds the leaves among the functions of a code section. A body that is malformed is
-// none: what is wrong with it is said when it is rewritten.
-func (m *module) findLeaves(in reader, count int) {
-	m.leaves = make([]bool, count)
-	for i := range m.leaves {
-		body := reader{rest: in.take(in.u32())}
-		m.leaves[i] = len(body.rest) <= leafBytes && m.isLeaf(&body)
-	}
-}
-
-func (m *module) isLeaf(in *reader) bool {
-	if total, err := locals(in, 0); err != nil || total > leafBytes {
-		return false
-	}
-	for len(in.rest) > 0 {
-		op := in.byte()
-		switch op {
-		case opLoop, opCall, opCallIndirect, opReturnCall, opReturnCallIndirect, opMemoryGrow:
-			return false
-		}
-		if bulk, err := m.immediates(in, op); bulk || err != nil {
-			return false
-		}
-	}
-	return !in.failed
-}
-
-// leafCall returns how many instructions a call may stand for because its function has no check.
-func (m *module) leafCall(op byte, instruction []byte) int {
-	switch op {
-	case opCallIndirect: // of any function
-		return leafBytes
-	case opCall:
-		in := reader{rest: instruction[1:]}
-		own := int64(in.u32()) - int64(len(m.report.Imports))
-		if own >= 0 && own < int64(len(m.leaves)) && m.leaves[own] {
-			return leafBytes
-		}
-	}
-	return 0
-}
-
 // function appends a function's locals and code, hardened.
-func (m *module) function(out []byte, in *reader, params int, leaf bool) ([]byte, error) {
+func (m *module) function(out []byte, in *reader, params int, light bool) ([]byte, error) {
 	if len(in.rest) > MaxFunctionBytes {
 		return nil, fmt.Errorf("%w: it is %d bytes long, the limit is %d", ErrUnsupported, len(in.rest), MaxFunctionBytes)
 	}
@@ -104,10 +58,11 @@ func (m *module) function(out []byte, in *reader, params int, leaf bool) ([]byte
 		return nil, err
 	}
 	out = append(out, start[:len(start)-len(in.rest)]...)
-	if !leaf {
+	if !light {
 		out = m.appendCheck(out, 1+locals/localsPerUnit)
 	}
 	m.cost = cost{locals: locals, blocks: checkBlocks, depth: 1} // the function itself is a block
+	m.flow = newFlow()
 	since := 0
 	for m.cost.depth > 0 {
 		if since++; since >= stretch {
@@ -127,13 +82,18 @@ func (m *module) function(out []byte, in *reader, params int, leaf bool) ([]byte
 		switch {
 		case bulk:
 			out = m.appendBulk(out, instruction)
-		case op == opLoop:
-			out = m.appendCheck(append(out, instruction...), 1)
+		case op == opLoop && dispatchAt(in.rest, instruction) == nil:
+			out = m.appendHead(out, instruction)
 			since = 0
 		default:
+			if m.flow.mayReturn(op, instruction) {
+				out = m.appendCheck(out, 1)
+				m.cost.blocks += checkBlocks
+			}
 			out = append(out, instruction...)
 		}
-		since += m.leafCall(op, instruction)
+		m.flow.follow(op, instruction, in.rest)
+		since += m.weight(op, instruction)
 		if err := m.cost.count(op, bulk); err != nil {
 			return nil, err
 		}
@@ -169,17 +129,19 @@ func locals(in *reader, params int) (int64, error) {
 // check is the code that takes fuel, in parts: it is written many times.
 type check struct {
 	before []byte // what comes before the units, and
-	after  []byte // what comes after them
+	after  []byte // what comes after them, in a loop to which it may go back
 	charge []byte // what takes the fuel of a bulk operation, whose length is on the stack
 	refill []byte
 }
 
 // prepareCheck makes the code that takes units of fuel, and leaves native code when there is none:
 //
-//	fuel -= units
-//	if fuel < 0 { fuel = full; memory.grow(0); if stop { unreachable } }
+//	again: fuel -= units
+//	if fuel < 0 { fuel = full; memory.grow(0); if stop { unreachable }; goto again }
 //
-// The second line is refill. The optimiser may take the value of stop from before memory.grow, but
+// The second line is refill. It goes back instead of on, so that what follows has one predecessor: where
+// the rare way met the common one, the compiler would have to load again and to move what the call in
+// the rare one may have changed, each time. The optimiser may take the value of stop from before memory.grow, but
 // never from before the head of the innermost loop or the entry of the function, so that no endless
 // run can miss it.
 func (m *module) prepareCheck() {
@@ -189,7 +151,7 @@ func (m *module) prepareCheck() {
 	c.refill = m.appendGlobal(appendConst(c.refill, fullFuel), opGlobalSet, globalFuel)
 	c.refill = append(c.refill, opConst, 0, opMemoryGrow, 0, opDrop)
 	c.refill = m.appendGlobal(c.refill, opGlobalGet, globalStop)
-	c.refill = append(c.refill, opIf, blockVoid, opUnreachable, opEnd, opEnd)
+	c.refill = append(c.refill, opIf, blockVoid, opUnreachable, opEnd, opBranch, 1, opEnd)
 
 	c.before = m.appendGlobal(nil, opGlobalGet, globalFuel)
 	c.after = m.appendGlobal([]byte{opSubtract}, opGlobalSet, globalFuel)
@@ -203,7 +165,22 @@ func (m *module) prepareCheck() {
 	c.charge = m.appendGlobal(c.charge, opGlobalGet, globalScratch)
 }
 
+// appendCheck appends a check, in a loop of its own.
 func (m *module) appendCheck(out []byte, units int64) []byte {
+	return append(m.appendTake(append(out, opLoop, blockVoid), units), opEnd)
+}
+
+// appendHead appends the instruction that begins a loop, and a check. What goes back to the head of a loop
+// that takes values has to have them, so that the check in such a one goes back to a loop of its own.
+func (m *module) appendHead(out, instruction []byte) []byte {
+	out = append(out, instruction...)
+	if len(instruction) == 2 && instruction[1] == blockVoid {
+		return m.appendTake(out, 1)
+	}
+	return m.appendCheck(out, 1)
+}
+
+func (m *module) appendTake(out []byte, units int64) []byte {
 	out = append(out, m.check.before...)
 	return append(appendConst(out, units), m.check.after...)
 }
@@ -213,7 +190,8 @@ func (m *module) appendCheck(out []byte, units int64) []byte {
 func (m *module) appendBulk(out, instruction []byte) []byte {
 	out = append(out, m.check.charge...)
 	out = append(out, instruction...)
-	return append(out, m.check.refill...)
+	out = append(out, opLoop, blockVoid)
+	return append(append(out, m.check.refill...), opEnd)
 }
 
 func (m *module) appendGlobal(out []byte, op byte, added uint32) []byte {

@@ -1,10 +1,10 @@
 // Package harden rewrites a WebAssembly module so that a host can hold it to its limits. It works
 // on bytes: no I/O, no state, and it runs nothing.
 //
-// A hardened module counts what it does. At the head of every loop, at the entry of every function
-// and in long stretches of straight code it takes from a fuel counter; when the counter is empty, it
+// A hardened module counts what it does. In every loop, in every recursion and in long stretches of straight code it
+// takes from a fuel counter; when the counter is empty, it
 // fills it again, leaves native code for a moment, and traps if the host has set the module's stop
-// flag. (A short function without loops and calls is counted by its callers.) Both halves matter. Native code that never returns to Go cannot be preempted: it would hold
+// flag. (A short function that is in no recursion is counted by its callers.) Both halves matter. Native code that never returns to Go cannot be preempted: it would hold
 // up the garbage collector, with it the whole process, and with that the timer that is to stop the
 // guest. Returning at every loop head, which is what wazero does by itself when it is asked to
 // obey a context, costs several times the work of the guest (design/decisions/0003).
@@ -191,8 +191,10 @@ type module struct {
 	globals   []ValueType // its own; the added ones come after them
 	hasMemory bool
 	start     start
-	leaves    []bool // which of its own functions need no check
+	named     []bool  // which of its own functions are named outside the code
+	light     []int64 // what each of its own functions counts as for a caller; 0 for one with a check
 	check     check
+	flow      flow // of the function at hand
 	cost      cost // of the function at hand
 	effort    int64
 	changes   change

@@ -114,6 +114,12 @@ func instantiate(t testing.TB, code []byte) wasm.Module {
 	return m
 }
 
+// dispatching is a dispatch with two places, its local the first one: the code at the first, inside a block,
+// at the second, inside the loop, and the default label of the br_table.
+func dispatching(first, second []byte, label byte) []byte {
+	return slices.Concat([]byte{0x03, 0x40, 0x02, 0x40, 0x02, 0x40, 0x20, 0, 0x0e, 1, 0, label, 0x0b}, first, []byte{0x0b}, second, []byte{0x0b, 0x41, 0})
+}
+
 func TestModuleStops(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -131,25 +137,67 @@ func TestModuleStops(t *testing.T) {
 		{"tail call", none, []byte{0x12, 0}},
 		{"tail call by table", none, []byte{0x41, 0, 0x13, 0, 0}},
 		{"tail call with a call", none, []byte{0x41, 1, 0x10, 1, 0x1a, 0x12, 0}},
+		{"dispatch, backward", twoI32, dispatching([]byte{0x41, 1, 0x21, 0, 0x0c, 1}, []byte{0x41, 0, 0x21, 0, 0x0c, 0}, 1)},
+		{"dispatch, to the same place", twoI32, dispatching(nil, []byte{0x41, 1, 0x21, 0, 0x0c, 0}, 1)},
+		{"dispatch, to the same place by default", twoI32, dispatching(nil, []byte{0x41, 0x7f, 0x21, 0, 0x0c, 0}, 1)},
+		{"dispatch, in another block at the depth of the place", twoI32, dispatching([]byte{0x02, 0x40, 0x41, 0, 0x21, 0, 0x0c, 2, 0x0b}, nil, 1)},
+		{"dispatch, to the head", twoI32, dispatching([]byte{0x41, 7, 0x21, 0, 0x0c, 1}, nil, 2)},
+		{"dispatch, by another local", twoI32, dispatching([]byte{0x41, 1, 0x21, 1, 0x0c, 1}, nil, 1)},
+		{"dispatch, by a number that is not known", twoI32, dispatching([]byte{0x23, 0, 0x41, 7, 0x6b, 0x21, 0, 0x0c, 1}, nil, 1)},
+		{"dispatch, without a number", twoI32, dispatching([]byte{0x0c, 1}, nil, 1)},
+		{"dispatch, on a condition", twoI32, dispatching([]byte{0x41, 1, 0x0d, 1}, nil, 1)},
+		{"dispatch, by a table", twoI32, dispatching([]byte{0x41, 0, 0x0e, 1, 1, 0}, nil, 1)},
+		{"dispatch, in an inner loop", twoI32, dispatching([]byte{0x03, 0x40, 0x0c, 0, 0x0b}, nil, 1)},
 		{"its own stop", none, []byte{0x03, 0x40, 0x41, 0, 0x24, 0, 0x0c, 0, 0x0b, 0x41, 0}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			hardened, _, err := harden.Module(program(tt.locals, tt.code))
-			if err != nil {
-				t.Fatal(err)
+			stops(t, program(tt.locals, tt.code))
+		})
+	}
+}
+
+// stops has f of a module be stopped.
+func stops(t *testing.T, code []byte) {
+	t.Helper()
+	hardened, _, err := harden.Module(code)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := instantiate(t, hardened)
+	stop := m.ExportedGlobal(harden.StopExport).(wasm.MutableGlobal)
+	timer := time.AfterFunc(20*time.Millisecond, func() { stop.Set(1) })
+	defer timer.Stop()
+	started := time.Now()
+	if _, err := m.ExportedFunction("f").Call(t.Context()); err == nil || !strings.Contains(err.Error(), "unreachable") {
+		t.Errorf("f = %v; want to be stopped", err)
+	}
+	if took := time.Since(started); took > 5*time.Second {
+		t.Errorf("it took %s to stop", took)
+	}
+}
+
+// TestModuleStopsCircles: functions that call each other in a circle, none of which others can call without naming it.
+func TestModuleStopsCircles(t *testing.T) {
+	t.Parallel()
+	for name, calls := range map[string][][2]byte{
+		"one":               {{1, 1}},
+		"two":               {{2, 2}, {1, 1}},
+		"three, two ways":   {{2, 3}, {3, 1}, {1, 2}},
+		"entered elsewhere": {{2, 2}, {3, 3}, {2, 2}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			types, bodies := []byte{0}, [][]byte{{0, 0x41, 50, 0x10, 1, 0x0b}}
+			for _, c := range calls { // h(n) = n < 1 ? 1 : c0(n-1) + c1(n-1)
+				types = append(types, 1)
+				bodies = append(bodies, []byte{0, 0x20, 0, 0x41, 1, 0x48, 0x04, 0x7f, 0x41, 1, 0x05, 0x20, 0, 0x41, 1, 0x6b, 0x10, c[0], 0x20, 0, 0x41, 1, 0x6b, 0x10, c[1], 0x6a, 0x0b, 0x0b})
 			}
-			m := instantiate(t, hardened)
-			stop := m.ExportedGlobal(harden.StopExport).(wasm.MutableGlobal)
-			timer := time.AfterFunc(20*time.Millisecond, func() { stop.Set(1) })
-			defer timer.Stop()
-			started := time.Now()
-			if _, err := m.ExportedFunction("f").Call(t.Context()); err == nil || !strings.Contains(err.Error(), "unreachable") {
-				t.Errorf("f = %v; want to be stopped", err)
+			for i, body := range bodies {
+				bodies[i] = slices.Concat(uleb(len(body)), body)
 			}
-			if took := time.Since(started); took > 5*time.Second {
-				t.Errorf("it took %s to stop", took)
-			}
+			stops(t, module(sec(1, 2, 0x60, 0, 1, 0x7f, 0x60, 1, 0x7f, 1, 0x7f), sec(3, append([]byte{byte(len(types))}, types...)...),
+				sec(7, 1, 1, 'f', 0, 0), sec(10, vec(bodies...)...)))
 		})
 	}
 }

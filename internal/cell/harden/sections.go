@@ -387,6 +387,12 @@ func (m *module) declare(function uint32) {
 	if m.start.exists && function == m.start.index {
 		m.start.declared = true
 	}
+	if m.named == nil {
+		m.named = make([]bool, len(m.functions)-len(m.report.Imports))
+	}
+	if own := int64(function) - int64(len(m.report.Imports)); own >= 0 && own < int64(len(m.named)) {
+		m.named[own] = true
+	}
 }
 
 func appendExport(out []byte, name string, kind byte, index uint32) []byte {

@@ -53,7 +53,8 @@ type Host interface {
 
 // Exception is what a script threw where it may not.
 type Exception struct {
-	// JSON describes it as the error of a result does: message, stack, retry, retry_after_seconds.
+	// JSON describes it as the error of a result does: message, stack, retry, retry_after_seconds. It
+	// is bounded, and empty when there is no telling.
 	JSON []byte
 	// Rejection is true when it is the reason of a promise that nobody handled.
 	Rejection bool

@@ -1,6 +1,7 @@
 package js
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -31,6 +32,9 @@ const (
 	stackTop = 1 << 20
 	// bufferBytes is the size of a buffer, reserved once, that spares most events an allocation.
 	bufferBytes = 16 << 10
+	// maxException is the longest description of what was thrown: a message and a stack of 16,384 UTF-16 units,
+	// each of at most six bytes in JSON, and the rest.
+	maxException = 256 << 10
 	// maxRejections bounds how many unhandled rejections are remembered; one is reported.
 	maxRejections = 64
 	// maxStack is how many numbers a call into QuickJS takes.
@@ -453,7 +457,9 @@ func (vm *VM) describe(ctx context.Context, thrown value) error {
 	}
 	e := &Exception{}
 	err = vm.text(ctx, v, func(_ uint32, text []byte) error {
-		e.JSON = append(e.JSON, text...)
+		if len(text) <= maxException { // the prelude bounds what is in it
+			e.JSON = bytes.Clone(text)
+		}
 		return nil
 	})
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 
 	"sallyport/api"
 	"sallyport/internal/cell"
+	"sallyport/internal/cell/wall/confine"
 )
 
 const (
@@ -39,6 +40,8 @@ type compiler struct {
 	start   func() (*process, error)
 	log     *slog.Logger
 	turns   chan struct{}
+	// weaker says which wall is missing around a compiler process that is to be there.
+	weaker func([]confine.Wall) error
 
 	mu     sync.Mutex
 	making map[string]*making
@@ -59,7 +62,8 @@ type entry struct {
 
 func newCompiler(cache cell.Cache, start func() (*process, error), log *slog.Logger) *compiler {
 	return &compiler{
-		cache: cache, program: cell.ProgramID(), start: start, log: log.With("worker", "compiler"),
+		weaker: func([]confine.Wall) error { return nil },
+		cache:  cache, program: cell.ProgramID(), start: start, log: log.With("worker", "compiler"),
 		turns: make(chan struct{}, compilersAtOnce), making: map[string]*making{},
 	}
 }
@@ -162,6 +166,9 @@ func (c *compiler) make(ctx context.Context, p *process, spec cell.Spec) (answer
 	from := newReader(p.conn, readBuffer)
 	h, err := readHello(from)
 	if err != nil {
+		return nil, &lostError{err}
+	}
+	if err := c.weaker(append(h.Walls, apart(confine.Namespaces(), h.Namespaces))); err != nil {
 		return nil, &lostError{err}
 	}
 	if !h.Code {

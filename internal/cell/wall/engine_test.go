@@ -5,11 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"sallyport/api"
 	"sallyport/internal/cell"
@@ -159,9 +162,12 @@ type server struct {
 }
 
 func (s server) play(f wall.Fake) {
-	if f.Greet() != nil {
-		return
+	if f.Greet() == nil {
+		s.serve(f)
 	}
+}
+
+func (s server) serve(f wall.Fake) {
 	var all sync.WaitGroup
 	for _, conn := range append(f.Lanes, f.Conn) {
 		all.Go(func() {
@@ -447,4 +453,82 @@ func TestLoadKills(t *testing.T) {
 	if _, err := e.Load(t.Context(), script(""), cell.DefaultLimits()); code(err) != "cell.worker_lost" {
 		t.Errorf("Load = %v, want cell.worker_lost", errors.Unwrap(err))
 	}
+}
+
+// TestMinInstances: the first event finds an instance, also in the worker that follows one that was lost.
+func TestMinInstances(t *testing.T) {
+	t.Parallel()
+	var engines [2]*cell.Engine
+	for i := range engines {
+		e, err := cell.New(t.Context(), cell.Default())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := e.Close(context.Background()); err != nil {
+				t.Error(err)
+			}
+		})
+		engines[i] = e
+	}
+	var first atomic.Pointer[os.File]
+	e := fakes(t, 1, patience, func(n int, f wall.Fake) {
+		if n == 0 {
+			first.Store(f.Conn)
+		}
+		if err := f.Greet(); err != nil || n >= len(engines) {
+			return
+		}
+		_ = f.Serve(context.Background(), engines[n]) // its end is the server's doing
+	})
+	limits := cell.DefaultLimits()
+	limits.MinInstances = 1
+	f := load(t, e, script(`export default () => 1`), limits)
+	invoke := func() {
+		t.Helper()
+		if _, u, err := f.Invoke(t.Context(), event("1")); err != nil || u.Cold {
+			t.Errorf("Invoke = %v, cold %v; want a warm one", err, u.Cold)
+		}
+	}
+	invoke()
+	if err := unix.Shutdown(int(first.Load().Fd()), unix.SHUT_RDWR); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the next worker has an instance", func() bool { return engines[1].Idle() == 1 })
+	invoke()
+}
+
+// TestWorkerMemory: a worker that holds more memory than it may is ended, and what ran in it runs again.
+func TestWorkerMemory(t *testing.T) {
+	t.Parallel()
+	var greedy atomic.Bool
+	play := honest(t)
+	e := fakes(t, 1, patience, func(n int, f wall.Fake) {
+		if n > 0 {
+			play(n, f)
+			return
+		}
+		if err := f.Greet(); err != nil {
+			return
+		}
+		in := wall.NewReader(f.Conn)
+		_, id, _, err := in.Next()
+		if err != nil {
+			return
+		}
+		if _, err := f.Conn.Write(wall.Frame(wall.KindLoaded, id, wall.LoadedBody(cell.KindJavaScript))); err != nil {
+			return
+		}
+		if _, _, _, err := wall.NewReader(f.Lanes[0]).Next(); err == nil { // an invocation, never answered
+			greedy.Store(true)
+			f.Memory.Store(wall.FakeMemory + 1)
+		}
+		_, _, _, _ = in.Next() // until the server ends it
+	})
+	f := load(t, e, script(`export default () => 7`), cell.DefaultLimits())
+	r, _, err := f.Invoke(t.Context(), event("1"))
+	if err != nil || string(r.Reply) != "7" || !greedy.Load() {
+		t.Errorf("Invoke = %s, %v, and the worker was greedy: %v; want 7 after that", r.Reply, err, greedy.Load())
+	}
+	until(t, "the loss is counted", func() bool { return e.State().Restarts == 1 })
 }

@@ -19,7 +19,12 @@ import (
 type Fake struct {
 	Conn  *os.File
 	Lanes []*os.File
+	// Memory is how many bytes the worker holds; FakeMemory is how many it may.
+	Memory *atomic.Int64
 }
+
+// FakeMemory is how many bytes a played worker may hold.
+const FakeMemory = 1 << 20
 
 // Greet says what an honest worker says first.
 func (f Fake) Greet() error {
@@ -56,17 +61,18 @@ func (f Fake) Serve(ctx context.Context, e *cell.Engine) error {
 // NewWithFakes returns an engine whose workers are played: each start calls play with the next number
 // from 0 in a goroutine of its own, and the worker ends when play returns.
 func NewWithFakes(ctx context.Context, lanes int, grace time.Duration, log *slog.Logger, play func(n int, f Fake)) (*Engine, error) {
-	return NewKeeping(ctx, Config{Logger: log, Lanes: lanes, Grace: grace}, play)
+	return NewKeeping(ctx, Config{Logger: log, Lanes: lanes, Grace: grace, Memory: FakeMemory}, play)
 }
 
 // NewKeeping is NewWithFakes with any configuration, such as one with a cache.
 func NewKeeping(ctx context.Context, cfg Config, play func(n int, f Fake)) (*Engine, error) {
 	var next atomic.Int64
-	return build(ctx, cfg, func(lanes int) (*process, error) {
+	return build(ctx, cfg, func(r room) (*process, error) {
 		n := int(next.Add(1)) - 1
 		p := &process{exited: make(chan struct{}), pid: 1000 + n, how: "played to its end"}
-		f := Fake{}
-		for i := range 1 + lanes {
+		f := Fake{Memory: new(atomic.Int64)}
+		p.resident = func() (int64, error) { return f.Memory.Load(), nil }
+		for i := range 1 + r.lanes {
 			pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 			if err != nil {
 				return nil, fmt.Errorf("make a socket pair: %w", err)
@@ -167,3 +173,13 @@ func InvokeBody(function uint64, in cell.Input) []byte {
 
 // SeatsAlone is how many invocations run alone at the same time.
 const SeatsAlone = seatsAlone
+
+// Retire does what comes when the worker of heavy functions was not needed for a while.
+func (e *Engine) Retire() { e.heavy.retire() }
+
+// GreetWith says what an honest worker says first, with one wall that stands or does not.
+func (f Fake) GreetWith(stands bool) error {
+	text := fmt.Sprintf(`{"walls":[{"name":"seccomp","stands":%t,"detail":""}],"namespaces":[],"reset":"copy"}`, stands)
+	_, err := f.Conn.Write(end(append(begin(nil, kindHello, 0), text...), 0))
+	return err
+}

@@ -46,6 +46,11 @@ type link struct {
 	// dead is closed once nothing is answered any more; err says why, and does not change then.
 	dead  chan struct{}
 	began time.Time
+	// pins says that functions have their least instances in this worker.
+	pins bool
+	// memory is how much the worker may hold, in bytes, 0 is without bound; resident says how much it does, and may be nil.
+	memory   int64
+	resident func() (int64, error)
 
 	mu        sync.Mutex
 	err       error
@@ -138,7 +143,7 @@ func (l *link) cause() error {
 	return l.err
 }
 
-// watch fails the link when an answer is overdue.
+// watch fails the link when an answer is overdue, or the worker holds too much memory.
 func (l *link) watch(done <-chan struct{}) {
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
@@ -150,8 +155,23 @@ func (l *link) watch(done <-chan struct{}) {
 			if l.late(now) {
 				l.fail(errors.New("it did not answer in time"))
 			}
+			if err := l.overweight(); err != nil {
+				l.fail(err)
+			}
 		}
 	}
+}
+
+// overweight returns what is wrong with the memory of the worker. One whose memory cannot be read has ended, or
+// is about to: that is noticed elsewhere.
+func (l *link) overweight() error {
+	if l.memory == 0 || l.resident == nil {
+		return nil
+	}
+	if bytes, err := l.resident(); err == nil && bytes > l.memory {
+		return fmt.Errorf("it held %d bytes of memory, and may hold %d: see worker_memory in [cells] of server.toml", bytes, l.memory)
+	}
+	return nil
 }
 
 func (l *link) late(now time.Time) bool {
@@ -314,6 +334,16 @@ func (l *link) ensure(ctx context.Context, f *Function) (loaded, error) {
 	return ld.loaded, ld.err
 }
 
+// limitsOf returns the limits with which this worker loads f: one that runs a single invocation keeps no
+// instances for others.
+func (l *link) limitsOf(f *Function) cell.Limits {
+	limits := f.limits
+	if !l.pins {
+		limits.MinInstances = 0
+	}
+	return limits
+}
+
 // load sends f to the worker, with its compiled code if need be.
 func (l *link) load(ctx context.Context, f *Function) (said loaded, err error) {
 	switch {
@@ -353,7 +383,7 @@ func (l *link) loadWith(ctx context.Context, f *Function, code []entry) (loaded,
 		if len(code) > 0 {
 			b = encodeEntries(b, kindHand, id, code)
 		}
-		return encodeLoad(b, id, f.id, f.spec, f.limits)
+		return encodeLoad(b, id, f.id, f.spec, l.limitsOf(f))
 	})
 	if err != nil {
 		return loaded{}, err

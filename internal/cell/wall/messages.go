@@ -26,8 +26,9 @@ const (
 	maxFaults    = 16 // in number
 	maxHello     = 64 << 10
 	maxLoaded    = 128
-	// maxResident is more than a function can take: its largest memory, and the code of its largest module.
-	maxResident = 4 << 30
+	// maxResident is more than a function can take: its largest memory, that of the instances that it has at
+	// least, and the code of its largest module.
+	maxResident = 16 << 30
 	// maxLoad is the longest module with its source map, and the rest.
 	maxLoad = cell.MaxModuleBytes + cell.MaxSourceMapBytes + maxName + 256
 	// maxEvent is the largest event: the largest request, and room for its attributes.
@@ -47,7 +48,7 @@ const (
 func encodeLoad(b []byte, id, function uint64, spec cell.Spec, l cell.Limits) []byte {
 	start := len(b)
 	b = binary.AppendUvarint(begin(b, kindLoad, id), function)
-	for _, v := range []int64{l.Memory, int64(l.Timeout), int64(l.CPU), int64(l.Output), int64(l.LogBytes), int64(l.Events), int64(l.HostCalls)} {
+	for _, v := range []int64{l.Memory, int64(l.Timeout), int64(l.CPU), int64(l.Output), int64(l.LogBytes), int64(l.Events), int64(l.HostCalls), int64(l.MinInstances)} {
 		b = binary.AppendUvarint(b, uint64(v))
 	}
 	b = appendText(appendText(b, spec.Name), string(spec.Kind))
@@ -60,7 +61,7 @@ func decodeLoad(body []byte) (function uint64, spec cell.Spec, l cell.Limits, er
 	number := func() int64 { return int64(d.number(math.MaxInt64)) }
 	l = cell.Limits{
 		Memory: number(), Timeout: time.Duration(number()), CPU: time.Duration(number()), Output: int(number()),
-		LogBytes: int(number()), Events: int(number()), HostCalls: int(number()),
+		LogBytes: int(number()), Events: int(number()), HostCalls: int(number()), MinInstances: int(number()),
 	}
 	spec.Name, spec.Kind = string(d.bytes(maxName)), api.ModuleKind(d.bytes(maxCode))
 	spec.SourceMap, spec.Code = d.bytes(maxLoad), d.bytes(maxLoad)
@@ -347,7 +348,8 @@ func (d *decoder) failure() error {
 		d.fail("a failure is of kind %d", kind)
 	}
 	code := string(d.bytes(maxCode))
-	if !strings.HasPrefix(code, "cell.") && code != "internal" {
+	notCode := func(r rune) bool { return (r < 'a' || r > 'z') && r != '_' && r != '.' }
+	if !strings.HasPrefix(code, "cell.") && code != "internal" || strings.ContainsFunc(code, notCode) {
 		d.fail("a failure is not one of a cell")
 	}
 	p := problem.New(kind, code, "%s", d.sentence())

@@ -14,11 +14,24 @@ type process struct {
 	conn  *os.File // our end of the socket pair
 	lanes []*os.File
 	pid   int
+	// hurries is why it does not have the priority that it should.
+	hurries error
 	// kill ends it at once; exited is closed when it has ended, and how says how.
 	kill   func()
 	exited chan struct{}
 	how    string
-	talk   sync.WaitGroup // what it writes to stderr
+	// resident returns how much memory it holds, in bytes; nil when that is not known.
+	resident func() (int64, error)
+	talk     sync.WaitGroup // what it writes to stderr
+}
+
+// room is what a worker gets to work with.
+type room struct {
+	lanes int
+	// processors is how many threads of it may run Go at the same time.
+	processors int
+	// yields is by how many steps of the kernel's priorities (see nice(2)) it stands behind the server.
+	yields int
 }
 
 // Bounds of what a worker may say on stderr: a Go program that panics says a great deal.

@@ -71,7 +71,7 @@ func closeOthers() error {
 
 // start starts a worker. It is in namespaces of its own as far as the kernel lets this process make
 // them; what it says itself tells how far that was.
-func start(cfg Config, lanes int, log *slog.Logger) (p *process, err error) {
+func start(cfg Config, r room, log *slog.Logger) (p *process, err error) {
 	made := &process{exited: make(chan struct{})}
 	talk, stderr, err := os.Pipe()
 	if err != nil {
@@ -84,7 +84,7 @@ func start(cfg Config, lanes int, log *slog.Logger) (p *process, err error) {
 			closeAll(append(made.lanes, made.conn, talk))
 		}
 	}()
-	for n := range 1 + lanes {
+	for n := range 1 + r.lanes {
 		pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 		if err != nil {
 			return nil, fmt.Errorf("make a socket pair: %w", err)
@@ -101,9 +101,12 @@ func start(cfg Config, lanes int, log *slog.Logger) (p *process, err error) {
 		}
 	}
 	started := make(chan error)
-	go made.run(cfg, theirs, stderr, started)
+	go made.run(cfg, r, theirs, stderr, started)
 	if err := <-started; err != nil {
 		return nil, err
+	}
+	if err := errors.Join(made.hurries, yieldGroup(made.pid, r.yields)); err != nil {
+		log.Warn("a worker could not be given a lower priority; it may slow others down", "pid", made.pid, "error", err)
 	}
 	made.talk.Go(func() {
 		relay(talk, log)
@@ -114,18 +117,20 @@ func start(cfg Config, lanes int, log *slog.Logger) (p *process, err error) {
 
 // run starts the process and waits for it, on a thread of its own that ends with it: the kernel kills the
 // worker when this very thread ends, and what the thread gives up, the worker never has.
-func (p *process) run(cfg Config, conns []*os.File, stderr *os.File, started chan<- error) {
+func (p *process) run(cfg Config, r room, conns []*os.File, stderr *os.File, started chan<- error) {
 	runtime.LockOSThread() // and never unlocked
 	if err := renounce(); err != nil {
 		started <- err
 		return
 	}
-	cmd, err := launch(cfg, conns, stderr)
+	p.hurries = yieldTo(r.yields)
+	cmd, err := launch(cfg, r, conns, stderr)
 	if err != nil {
 		started <- err
 		return
 	}
 	p.pid = cmd.Process.Pid
+	p.boundMemory(cfg.Logger)
 	p.kill = func() { _ = cmd.Process.Kill() } // it may have ended
 	started <- nil
 	_ = cmd.Wait() // the state says more than the error
@@ -150,7 +155,7 @@ func renounce() error {
 }
 
 // launch starts the program, in as many namespaces as can be, and as nobody if it can be.
-func launch(cfg Config, conns []*os.File, stderr *os.File) (*exec.Cmd, error) {
+func launch(cfg Config, r room, conns []*os.File, stderr *os.File) (*exec.Cmd, error) {
 	const inner = unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS
 	var errs []error
 	// A mount namespace without a root of its own would only keep the machine's mounts in use.
@@ -160,7 +165,7 @@ func launch(cfg Config, conns []*os.File, stderr *os.File) (*exec.Cmd, error) {
 			cmd.Args = append(slices.Clone(cfg.Args), strconv.Itoa(len(conns)-1))
 			cmd.Stderr, cmd.ExtraFiles = stderr, conns
 			cmd.Dir = "/"
-			cmd.Env = []string{"GOMAXPROCS=" + strconv.Itoa(runtime.GOMAXPROCS(0)), "GOTRACEBACK=single", "TZ=UTC"}
+			cmd.Env = []string{"GOMAXPROCS=" + strconv.Itoa(r.processors), "GOTRACEBACK=single", "TZ=UTC"}
 			cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: unix.SIGKILL, Cloneflags: flags}
 			as.apply(cmd.SysProcAttr)
 			err := cmd.Start()

@@ -8,7 +8,7 @@ import (
 	"os"
 )
 
-func start(Config, int, *slog.Logger) (*process, error) { return nil, errors.ErrUnsupported }
+func start(Config, room, *slog.Logger) (*process, error) { return nil, errors.ErrUnsupported }
 
 // Inherited fails: there are no worker processes here.
 func Inherited(int) (*os.File, []*os.File, error) { return nil, nil, errors.ErrUnsupported }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -39,7 +40,11 @@ type seat struct {
 	code  *compiler // nil when workers compile for themselves
 	log   *slog.Logger
 	grace time.Duration
-	life  context.Context
+	// memory is how much a worker may hold, in bytes; 0 is without bound.
+	memory int64
+	life   context.Context
+	// settled, unless it is nil, is called in the background with each worker that is ready.
+	settled func(*link)
 	// turn is held by whoever starts a worker.
 	turn       chan struct{}
 	background sync.WaitGroup
@@ -50,14 +55,15 @@ type seat struct {
 	pid    int
 	hello  hello
 	walls  []confine.Wall
-	deaths int // in a row, each soon after its start
+	least  []confine.Wall // that every worker is to have
+	deaths int            // in a row, each soon after its start
 	closed bool
-	taken  bool
-	idle   *time.Timer // ends the worker
+	users  int
+	idle   *time.Timer // ends the worker; nil while it was never used
 }
 
 func newSeat(life context.Context, name string, eager bool, start func() (*process, error), code *compiler, cfg Config) *seat {
-	return &seat{name: name, eager: eager, start: start, code: code, log: cfg.Logger.With("worker", name), grace: cfg.Grace, life: life, turn: make(chan struct{}, 1)}
+	return &seat{name: name, eager: eager, start: start, code: code, log: cfg.Logger.With("worker", name), grace: cfg.Grace, memory: cfg.Memory, life: life, turn: make(chan struct{}, 1)}
 }
 
 // with calls do with a worker that lives. When the worker was gone before do could ask it anything, it is
@@ -155,6 +161,10 @@ func (s *seat) open(ctx context.Context) error {
 	if !stop() && err == nil {
 		err = context.Cause(ctx)
 	}
+	walls := append(h.Walls, apart(confine.Namespaces(), h.Namespaces))
+	if err == nil {
+		err = s.weaker(walls)
+	}
 	if err != nil {
 		s.mu.Lock()
 		s.deaths++
@@ -164,19 +174,40 @@ func (s *seat) open(ctx context.Context) error {
 		p.talk.Wait()
 		return errors.Join(fmt.Errorf("a worker ended before it was ready (%s): %w", p.how, err), p.conn.Close())
 	}
-	s.settle(p, h, from)
+	s.settle(p, h, walls, from)
+	return nil
+}
+
+// insist has the seat take only workers around which all of these walls stand that do now. The operator knows of
+// the first worker's walls; one that is started later may get fewer of the kernel.
+func (s *seat) insist(walls []confine.Wall) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.least = walls
+}
+
+// weaker says which wall is missing that the seat insists on.
+func (s *seat) weaker(walls []confine.Wall) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, w := range s.least {
+		if w.Stands && !slices.ContainsFunc(walls, func(o confine.Wall) bool { return o.Name == w.Name && o.Stands }) {
+			return fmt.Errorf("it is without the wall %q, which the first worker had", w.Name)
+		}
+	}
 	return nil
 }
 
 // settle makes p the seat's worker.
-func (s *seat) settle(p *process, h hello, from reader) {
+func (s *seat) settle(p *process, h hello, walls []confine.Wall, from reader) {
 	l := newLink(p.conn, p.lanes, s.grace, p.kill)
 	if h.Code {
 		l.code = s.code
 	}
+	l.pins, l.memory, l.resident = s.eager, s.memory, p.resident
 	s.mu.Lock()
 	s.link, s.pid, s.hello = l, p.pid, h
-	s.walls = append(h.Walls, apart(confine.Namespaces(), h.Namespaces))
+	s.walls = walls
 	closed := s.closed
 	s.mu.Unlock()
 	if closed { // close came while the worker started, and did not see it
@@ -186,6 +217,9 @@ func (s *seat) settle(p *process, h hello, from reader) {
 	s.background.Go(func() {
 		s.ended(p, l, l.run(from))
 	})
+	if s.settled != nil && !closed {
+		s.background.Go(func() { s.settled(l) })
+	}
 }
 
 // ended notes the end of a worker, and sees to the next. Somebody may have seen to that already: then
@@ -219,12 +253,12 @@ func (s *seat) ended(p *process, l *link, cause error) {
 	}
 }
 
-// take notes that the seat is in use by somebody who has it to himself, and rest that it is not: then
-// its worker is ended unless it is needed again soon.
+// take notes that the seat of a worker that is not always needed is in use, and rest that it is no longer:
+// when nobody uses it, the worker is ended unless it is needed again soon.
 func (s *seat) take() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.taken = true
+	s.users++
 	if s.idle != nil {
 		s.idle.Stop()
 	}
@@ -233,16 +267,20 @@ func (s *seat) take() {
 func (s *seat) rest() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.taken = false
-	if !s.closed {
+	s.users--
+	switch {
+	case s.closed || s.users > 0:
+	case s.idle == nil:
 		s.idle = time.AfterFunc(idleWait, s.retire)
+	default:
+		s.idle.Reset(idleWait)
 	}
 }
 
 func (s *seat) retire() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.link != nil && !s.taken {
+	if s.link != nil && s.users == 0 {
 		s.link.fail(errIdle)
 	}
 }

@@ -24,8 +24,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -50,6 +52,18 @@ const (
 	MaxLanes = 128
 )
 
+const (
+	// places is how many threads of a worker may run Go at the same time, for each processor. Native code of a
+	// guest holds such a place until its fuel runs out; dispatch has no more of them compute than there are
+	// processors, or a few more, so that with twice as many places one is free for whoever comes, and the kernel shares the rest.
+	places = 2
+	// maxHeavyLanes is more than how many heavy invocations dispatch has running, on up to 32 processors.
+	maxHeavyLanes = 16
+	// heavyYields is by how many steps heavy invocations, and those that run alone, stand behind all else. With 5, they have
+	// a quarter of a processor that one other thread wants to have, so that they do not starve or miss their timeouts.
+	heavyYields = 5
+)
+
 // seatsAlone is how many invocations can run alone at the same time. Each has a process, which ends
 // when it was not needed for a while.
 const seatsAlone = 4
@@ -67,7 +81,11 @@ type Config struct {
 	Cache cell.Cache
 	// Grace is how long the answer to an invocation may take beyond the function's timeout. It is to be
 	// long enough for a machine that is busy with compiling: a worker that takes longer is stuck, and ended.
-	Grace  time.Duration
+	Grace time.Duration
+	// Memory is how much memory a worker may hold, in bytes, all of it counted: compiled code, the memories of guests,
+	// their native stacks, which are outside of their limits, and the runtime. One that holds more is ended. 0 is
+	// without bound.
+	Memory int64
 	Logger *slog.Logger
 }
 
@@ -76,6 +94,7 @@ type Config struct {
 func Default(args ...string) Config {
 	return Config{
 		Program: "/proc/self/exe", Args: append([]string{os.Args[0]}, args...), Lanes: min(lanesPerProcessor*runtime.GOMAXPROCS(0), MaxLanes), Grace: 15 * time.Second,
+		Memory: defaultMemory(),
 	}
 }
 
@@ -90,12 +109,17 @@ func (c Config) Validate() error {
 	if c.Grace <= 0 {
 		return fmt.Errorf("grace is %s, want more than 0", c.Grace)
 	}
+	if c.Memory < 0 {
+		return fmt.Errorf("memory is %d bytes, want at least 0", c.Memory)
+	}
 	return nil
 }
 
 // Engine runs functions in workers. It is safe for concurrent use.
 type Engine struct {
 	main *seat
+	// heavy is the seat of the worker of what computes for long.
+	heavy *seat
 	// alone are the seats of workers in which one invocation runs at a time. turns has one entry for each in
 	// which none does, and free holds those, the last used last: it is likely to have a worker.
 	alone []*seat
@@ -103,15 +127,19 @@ type Engine struct {
 	mu    sync.Mutex
 	free  []*seat
 	next  atomic.Uint64
-	log   *slog.Logger
-	stop  context.CancelFunc
+	// pinned are the functions that have instances wait for them: a new worker loads them before an event comes.
+	pinned map[uint64]*Function
+	log    *slog.Logger
+	stop   context.CancelFunc
 }
 
 // State is what an engine tells of itself.
 type State struct {
 	// PID is that of the worker, 0 while there is none.
-	PID   int
-	Walls []confine.Wall
+	PID int
+	// HeavyPID is that of the worker of heavy functions, 0 while none is needed.
+	HeavyPID int
+	Walls    []confine.Wall
 	// Restarts counts the workers that ended without being told to.
 	Restarts int64
 	// Reset is how the memories of guests are reset, and ResetWhy why it is not done better.
@@ -137,19 +165,30 @@ func New(ctx context.Context, cfg Config) (*Engine, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	return build(ctx, cfg, func(lanes int) (*process, error) { return start(cfg, lanes, cfg.Logger) })
+	return build(ctx, cfg, func(r room) (*process, error) { return start(cfg, r, cfg.Logger) })
 }
 
-func build(ctx context.Context, cfg Config, start func(lanes int) (*process, error)) (*Engine, error) {
+func build(ctx context.Context, cfg Config, start func(room) (*process, error)) (*Engine, error) {
 	life, stop := context.WithCancel(context.WithoutCancel(ctx))
-	e := &Engine{turns: make(chan struct{}, seatsAlone), log: cfg.Logger, stop: stop}
+	e := &Engine{turns: make(chan struct{}, seatsAlone), log: cfg.Logger, stop: stop, pinned: map[uint64]*Function{}}
 	var code *compiler
 	if cfg.Cache != nil {
-		code = newCompiler(cfg.Cache, func() (*process, error) { return start(0) }, cfg.Logger)
+		// Nobody's event waits behind a compiler, unless it needs what that makes.
+		aside := room{processors: runtime.GOMAXPROCS(0), yields: heavyYields}
+		code = newCompiler(cfg.Cache, func() (*process, error) { return start(aside) }, cfg.Logger)
 	}
-	e.main = newSeat(life, "main", true, func() (*process, error) { return start(cfg.Lanes) }, code, cfg)
+	processors := places * runtime.GOMAXPROCS(0)
+	at := func(name string, r room) *seat {
+		return newSeat(life, name, name == "main", func() (*process, error) { return start(r) }, code, cfg)
+	}
+	e.main = at("main", room{lanes: cfg.Lanes, processors: processors})
+	e.main.settled = func(l *link) { e.repin(life, l) }
+	e.heavy = at("heavy", room{lanes: min(cfg.Lanes, maxHeavyLanes), processors: processors, yields: heavyYields})
+	if code != nil {
+		code.weaker = e.heavy.weaker
+	}
 	for range seatsAlone {
-		s := newSeat(life, "alone", false, func() (*process, error) { return start(min(cfg.Lanes, 1)) }, code, cfg)
+		s := at("alone", room{lanes: min(cfg.Lanes, 1), processors: processors, yields: heavyYields})
 		e.alone = append(e.alone, s)
 		e.giveBack(s)
 	}
@@ -157,12 +196,18 @@ func build(ctx context.Context, cfg Config, start func(lanes int) (*process, err
 		stop()
 		return nil, err
 	}
+	walls := e.main.state().Walls
+	for _, s := range append([]*seat{e.main, e.heavy}, e.alone...) {
+		s.insist(walls)
+	}
 	return e, nil
 }
 
 // State returns how the engine is.
 func (e *Engine) State() State {
-	s := e.main.state()
+	s, heavy := e.main.state(), e.heavy.state()
+	s.HeavyPID = heavy.PID
+	s.Restarts += heavy.Restarts
 	for _, a := range e.alone {
 		s.Restarts += a.restarts.Load()
 	}
@@ -173,6 +218,7 @@ func (e *Engine) State() State {
 func (e *Engine) Close(context.Context) error {
 	e.stop()
 	e.main.close()
+	e.heavy.close()
 	for _, s := range e.alone {
 		s.close()
 	}
@@ -185,14 +231,54 @@ func (e *Engine) Load(ctx context.Context, spec cell.Spec, limits cell.Limits) (
 		return nil, err
 	}
 	f := &Function{id: e.next.Add(1), engine: e, spec: spec, limits: limits}
+	e.pin(f, limits.MinInstances > 0)
 	err := e.main.with(ctx, func(l *link) error { return f.learn(ctx, l) })
 	if _, lost := errors.AsType[*lostError](err); lost {
 		err = e.aside(ctx, func(l *link) error { return f.learn(ctx, l) })
 	}
 	if err != nil {
-		return nil, explain(err, spec.Name)
+		return nil, f.forget(explain(err, spec.Name))
 	}
 	return f, nil
+}
+
+// pin notes whether f has instances that wait for it in every worker that runs many functions.
+func (e *Engine) pin(f *Function, pinned bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if pinned {
+		e.pinned[f.id] = f
+	} else {
+		delete(e.pinned, f.id)
+	}
+}
+
+// pinnedFunction returns the pinned function of this id, or nil.
+func (e *Engine) pinnedFunction(id uint64) *Function {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.pinned[id]
+}
+
+// repin has a new worker load the functions that have instances wait for them.
+func (e *Engine) repin(ctx context.Context, l *link) {
+	e.mu.Lock()
+	ids := slices.Sorted(maps.Keys(e.pinned))
+	e.mu.Unlock()
+	for _, id := range ids {
+		f := e.pinnedFunction(id)
+		if f == nil {
+			continue // it was closed meanwhile
+		}
+		if _, err := l.ensure(ctx, f); l.cause() != nil {
+			return // the next worker does it
+		} else if err != nil {
+			e.log.WarnContext(ctx, "a function has no instances that wait; its next event loads it", "module", f.spec.Name, "error", err)
+		}
+		if e.pinnedFunction(id) == nil {
+			l.tell(kindDrop, id) // it was told before, when it had not loaded it yet
+		}
+	}
 }
 
 // boundSpec refuses what would not fit into a frame; the worker has closer limits of its own.
@@ -202,6 +288,16 @@ func boundSpec(spec cell.Spec) error {
 			len(spec.Code), len(spec.SourceMap), cell.MaxModuleBytes, cell.MaxSourceMapBytes)
 	}
 	return nil
+}
+
+// beside calls do with the worker of all functions, or of all that are heavy.
+func (e *Engine) beside(ctx context.Context, heavy bool, do func(*link) error) error {
+	if !heavy {
+		return e.main.with(ctx, do)
+	}
+	e.heavy.take()
+	defer e.heavy.rest()
+	return e.heavy.with(ctx, do)
 }
 
 // aside calls do with a worker in which nothing else runs.
@@ -264,11 +360,20 @@ func (f *Function) Resident() int64 {
 // Limits returns the limits it was loaded with.
 func (f *Function) Limits() cell.Limits { return f.limits }
 
+// forget closes a function that could not be loaded, and returns why.
+func (f *Function) forget(why error) error {
+	f.engine.pin(f, false)
+	f.engine.main.drop(f.id)
+	return why
+}
+
 // Close has the workers forget the function. It is idempotent and MUST NOT be called while an Invoke of
 // this function is running.
 func (f *Function) Close(context.Context) error {
 	f.once.Do(func() {
+		f.engine.pin(f, false)
 		f.engine.main.drop(f.id)
+		f.engine.heavy.drop(f.id)
 		for _, s := range f.engine.alone {
 			s.drop(f.id)
 		}
@@ -291,7 +396,7 @@ func (f *Function) Invoke(ctx context.Context, in cell.Input) (result cell.Resul
 		return err
 	}
 	if f.suspect.Load() <= 0 {
-		err = f.engine.main.with(ctx, invoke)
+		err = f.engine.beside(ctx, in.Heavy, invoke)
 		if _, lost := errors.AsType[*lostError](err); !lost {
 			return result, usage, f.timed(ctx, err)
 		}

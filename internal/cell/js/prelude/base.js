@@ -24,12 +24,21 @@
     world.define({ [name]: constructor });
   };
 
+  // What a script can replace in the prototypes is kept as it was, for what becomes of an event not to depend on it.
+  // (A template is a call of concat to QuickJS, which a script can replace too: where it counts, there is a sum.)
+  const uncurried = Function.prototype.bind.bind(Function.prototype.call);
+  world.uncurried = uncurried;
+  world.wellFormed = uncurried(String.prototype.toWellFormed);
+  world.slice = uncurried(String.prototype.slice);
+
   // text makes what Web IDL calls a USVString of a value. The host takes no other strings.
-  world.text = (value) => `${value}`.toWellFormed();
+  world.text = (value) => world.wellFormed(`${value}`);
+
+  const { isView } = ArrayBuffer;
 
   // bytesOf returns the bytes of an ArrayBuffer or a view, without copying them.
   world.bytesOf = (source) => {
-    if (ArrayBuffer.isView(source)) return new Uint8Array(source.buffer, source.byteOffset, source.byteLength);
+    if (isView(source)) return new Uint8Array(source.buffer, source.byteOffset, source.byteLength);
     if (source instanceof ArrayBuffer || source instanceof SharedArrayBuffer) return new Uint8Array(source);
     throw new TypeError("an ArrayBuffer, a typed array or a DataView is wanted");
   };

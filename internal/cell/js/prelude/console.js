@@ -16,10 +16,15 @@
     }
   };
 
-  const write = (level, values) => host.log(level, values.map(world.textOf).join(" ").toWellFormed());
+  const { wellFormed } = world;
+  const write = (level, values) => {
+    let line = "";
+    for (let i = 0; i < values.length; i++) line += (i === 0 ? "" : " ") + world.textOf(values[i]);
+    host.log(level, wellFormed(line));
+  };
   const logger = (level) => (...values) => write(level, values);
   const levels = { debug: logger(debug), info: logger(info), warn: logger(warn), error: logger(error) };
-  world.log = Object.freeze(Object.assign((...values) => levels.info(...values), levels));
+  world.log = Object.freeze(Object.assign(logger(info), levels));
 
   // formatted replaces what console has in common with C's printf.
   function formatted([first, ...rest]) {

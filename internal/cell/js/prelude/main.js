@@ -4,9 +4,17 @@
   const { stringify } = JSON;
   const { isArray } = Array;
   const { freeze } = Object;
-  const { then } = Promise.prototype;
+  const { min } = Math;
+  const { isView } = ArrayBuffer;
   const toString = String;
-  const { textOf, forgetTime, forgetSeed } = world;
+  const { textOf, forgetTime, forgetSeed, wellFormed, slice, bytesOf, uncurried } = world;
+  const NativePromise = Promise;
+  const Buffer = ArrayBuffer;
+  const then = uncurried(NativePromise.prototype.then);
+  const resolve = NativePromise.resolve.bind(NativePromise);
+  const toBase64 = uncurried(Uint8Array.prototype.toBase64);
+  const fromBase64 = Uint8Array.fromBase64.bind(Uint8Array);
+  const mostText = 16384; // of a message or a stack, in UTF-16 units: the host keeps fewer
 
   class Fail extends Error {
     constructor(message, options) {
@@ -19,7 +27,7 @@
 
   // failureOf describes whatever was thrown, which may be hostile: a getter that throws, a proxy.
   function failureOf(thrown) {
-    const failure = { message: "the function threw a value without a message" };
+    const failure = { __proto__: null, message: "the function threw a value without a message" };
     try {
       if (typeof thrown !== "object" || thrown === null) {
         failure.message = toString(thrown);
@@ -28,52 +36,63 @@
       const { name, message, stack, retry, retryAfter } = thrown;
       failure.message = typeof message === "string" ? message : textOf(thrown);
       if (typeof name === "string" && name !== "" && name !== "Error" && name !== "Fail") {
-        failure.message = `${name}: ${failure.message}`;
+        failure.message = name + ": " + failure.message;
       }
       if (typeof stack === "string") failure.stack = stack;
       if (typeof retry === "boolean") failure.retry = retry;
-      if (typeof retryAfter === "number" && retryAfter > 0) failure.retry_after_seconds = Math.min(retryAfter, 1e9);
+      if (typeof retryAfter === "number" && retryAfter > 0) failure.retry_after_seconds = min(retryAfter, 1e9);
     } catch {
       // What could be read of it must do.
     }
     // The host takes no lone surrogates.
-    failure.message = failure.message.toWellFormed();
-    failure.stack = failure.stack?.toWellFormed();
+    failure.message = wellFormed(slice(failure.message, 0, mostText));
+    if (failure.stack !== undefined) failure.stack = wellFormed(slice(failure.stack, 0, mostText));
     return failure;
   }
 
-  const failed = (thrown) => stringify({ error: failureOf(thrown) });
+  const failed = (thrown) => '{"error":' + stringify(failureOf(thrown)) + "}";
 
   let handler;
-  let events = null; // that were published, once some were
+  let first = null; // of a list of those that were published
+  let last = null;
+
+  // add is not an array's push, which a script can replace, as it can what an array has at an index.
+  const add = (event) => {
+    const entry = { __proto__: null, event, next: null };
+    if (last === null) first = entry;
+    else last.next = entry;
+    last = entry;
+  };
 
   function wireEvent(event) {
     if (typeof event !== "object" || event === null || typeof event.type !== "string") {
       throw new TypeError("an event to publish needs a type: return an array of { type, data } to publish events, and any other value to reply");
     }
     const { type, id, subject, data, datacontenttype } = event;
-    const wire = { type, id, subject, datacontenttype };
-    if (data instanceof ArrayBuffer || ArrayBuffer.isView(data)) wire.data_base64 = world.bytesOf(data).toBase64();
+    const wire = { __proto__: null, type, id, subject, datacontenttype };
+    if (data instanceof Buffer || isView(data)) wire.data_base64 = toBase64(bytesOf(data));
     else wire.data = data;
     return wire;
   }
 
   function publish(type, data, options) {
-    (events ??= []).push(wireEvent({ ...options, type, data }));
+    add(wireEvent({ ...options, type, data }));
   }
 
   // resultOf returns the JSON of a result: { reply, events }.
   function resultOf(value) {
-    let reply;
+    let members = "";
     if (isArray(value)) {
-      events ??= [];
-      for (const event of value) events.push(wireEvent(event));
+      for (let i = 0; i < value.length; i++) add(wireEvent(value[i]));
     } else if (value !== undefined) {
       if (typeof value === "function" || typeof value === "symbol") throw new TypeError(`a ${typeof value} cannot be a reply`);
-      reply = stringify(value);
+      const reply = stringify(value);
+      if (reply !== undefined) members = '"reply":' + reply;
     }
-    if (events !== null) return stringify(reply === undefined ? { events } : { reply: value, events });
-    return reply === undefined ? "{}" : `{"reply":${reply}}`;
+    if (first === null) return "{" + members + "}";
+    let events = "";
+    for (let entry = first; entry !== null; entry = entry.next) events += (events === "" ? "" : ",") + stringify(entry.event);
+    return "{" + members + (members === "" ? "" : ",") + '"events":[' + events + "]}";
   }
 
   // ctx is one object for every event: an instance sees one event only. What is rarely used is
@@ -112,13 +131,12 @@
     (event) => {
       try {
         if (typeof event.data_base64 === "string") {
-          event.data = Uint8Array.fromBase64(event.data_base64);
+          event.data = fromBase64(event.data_base64);
           delete event.data_base64;
         }
         const value = handler(event, ctx);
         if (typeof value !== "object" || value === null || typeof value.then !== "function") return resultOf(value);
-        if (value instanceof Promise) then.call(value, succeed, fail);
-        else then.call(Promise.resolve(value), succeed, fail);
+        then(value instanceof NativePromise ? value : resolve(value), succeed, fail);
       } catch (thrown) {
         return failed(thrown);
       }

@@ -1,0 +1,5 @@
+//go:build !linux
+
+package wall
+
+func defaultMemory() int64 { return 0 }
