@@ -99,7 +99,9 @@ func (d *document) note(at place, format string, args ...any) {
 }
 
 // mark returns the line and the characters of a place.
-func (d *document) mark(at place) problem.Fault { return problem.Mark(d.file, d.text, at.offset, at.length) }
+func (d *document) mark(at place) problem.Fault {
+	return problem.Mark(d.file, d.text, at.offset, at.length)
+}
 
 // inText returns the place of a fault in a text of the manifest. A text with escapes does not stand in
 // the file as it is read, so it is marked as a whole.
