@@ -3,7 +3,9 @@ package policy_test
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"testing"
+	"time"
 
 	"sallyport/internal/policy"
 )
@@ -59,11 +61,17 @@ func benchmarkDecide(b *testing.B, n int) {
 	if !s.Decide(q).Allowed {
 		b.Fatal("denied")
 	}
-	b.ReportMetric(float64(s.InScope(q)), "in-scope")
 	b.ReportAllocs()
+	var took []time.Duration
 	for b.Loop() {
+		start := time.Now()
 		s.Decide(q)
+		took = append(took, time.Since(start))
 	}
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)/2]), "p50-ns")
+	b.ReportMetric(float64(took[len(took)*99/100]), "p99-ns")
+	b.ReportMetric(float64(s.InScope(q)), "in-scope")
 }
 
 func BenchmarkDecide1000(b *testing.B)  { benchmarkDecide(b, 1000) }

@@ -32,7 +32,10 @@ func ParseUnvalidated(text []byte) (*Set, error) {
 // Plain decides as Cedar itself does: with every policy that there is for the resource, and no index. An
 // error in a forbid is a deny, which is this package's own rule.
 func (s *Set) Plain(q Request) Decision {
-	w, ok := s.ask(&q, true)
+	if !s.asks[ask{q.Principal.Kind, q.Action, q.Resource.Kind}] {
+		return Decision{}
+	}
+	w, ok := newWorld(&q, allParts)
 	if !ok {
 		return Decision{}
 	}

@@ -25,8 +25,9 @@ func (w *world) Get(uid types.EntityUID) (types.Entity, bool) {
 	return types.Entity{}, false
 }
 
-// newWorld returns the Cedar form of a request, and false when it holds more than it may.
-func newWorld(q *Request, withContext bool) (*world, bool) {
+// newWorld returns the Cedar form of a request, with the given parts of its context, and false when it holds
+// more than it may.
+func newWorld(q *Request, parts ContextPart) (*world, bool) {
 	w := &world{n: 1}
 	if q.Principal.prepared != nil {
 		w.entities[0] = *q.Principal.prepared
@@ -44,12 +45,12 @@ func newWorld(q *Request, withContext bool) (*world, bool) {
 		w.entities[1], w.n = q.Resource.entity(resource), 2
 	}
 	w.request = cedar.Request{Principal: principal, Action: actionUID(q.Action), Resource: resource}
-	if withContext {
+	if parts != 0 {
 		cause, ok := q.Context.cause(w)
 		if !ok {
 			return nil, false
 		}
-		w.request.Context = q.Context.record(cause)
+		w.request.Context = q.Context.record(parts, cause)
 	}
 	return w, true
 }
@@ -175,16 +176,16 @@ func (c *Context) cause(w *world) (types.Value, bool) {
 	return cedar.NewRecord(m), true
 }
 
-func (c *Context) record(cause types.Value) cedar.Record {
+func (c *Context) record(parts ContextPart, cause types.Value) cedar.Record {
 	m := make(cedar.RecordMap, 6)
-	if !c.Now.IsZero() {
+	if parts&PartNow != 0 && !c.Now.IsZero() {
 		m["now"] = cedar.NewDatetime(c.Now)
 	}
 	if c.Transport != TransportUnknown {
 		m["tls"] = cedar.Boolean(c.Transport != TransportPlaintext)
 		m["mtls"] = cedar.Boolean(c.Transport == TransportMutualTLS)
 	}
-	if c.IP.IsValid() {
+	if parts&PartIP != 0 && c.IP.IsValid() {
 		// An IPv4 address in IPv6 clothes is in the ranges that policies name in IPv4.
 		ip := c.IP.Unmap().WithZone("")
 		prefix, err := ip.Prefix(ip.BitLen())
@@ -195,7 +196,7 @@ func (c *Context) record(cause types.Value) cedar.Record {
 	if cause != nil {
 		m["cause"] = cause
 	}
-	if e := c.Event; e != nil {
+	if e := c.Event; e != nil && parts&PartEvent != 0 {
 		r := cedar.RecordMap{"type": cedar.String(e.Type), "source": cedar.String(e.Source), "size": cedar.Long(e.Size)}
 		if e.Subject != "" {
 			r["subject"] = cedar.String(e.Subject)

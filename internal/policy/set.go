@@ -206,7 +206,12 @@ func (s *Set) ask(q *Request, withContext bool) (*world, bool) {
 	if !s.asks[ask{q.Principal.Kind, q.Action, q.Resource.Kind}] {
 		return nil, false
 	}
-	return newWorld(q, withContext)
+	// What no policy reads need not be there; but a cause that is malformed is refused whoever reads it.
+	var parts ContextPart
+	if withContext {
+		parts = s.Reads(q.Action, q.Resource) | PartCause
+	}
+	return newWorld(q, parts)
 }
 
 // inScope appends the policies whose scope the request is in. A namespace's own are chosen by the namespace
