@@ -13,7 +13,6 @@ package access
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/binary"
 	"time"
 
 	"sallyport/internal/ident"
@@ -38,25 +37,8 @@ type Principal struct {
 func newPrincipal(p policy.Principal, expires time.Time) *Principal {
 	return &Principal{
 		ID: p.ID, Role: p.Role, Namespace: p.Namespace, EventTypes: p.EventTypes, Expires: expires,
-		policy: p, identity: identify(p),
+		policy: p.Prepare(), identity: p.Digest(),
 	}
-}
-
-// identify returns a digest of everything that decisions about p depend on.
-func identify(p policy.Principal) [sha256.Size]byte {
-	b := make([]byte, 0, 256)
-	add := func(s string) {
-		b = binary.AppendUvarint(b, uint64(len(s)))
-		b = append(b, s...)
-	}
-	add(string(p.Kind))
-	add(string(p.ID))
-	add(string(p.Role))
-	add(string(p.Namespace))
-	for _, t := range p.EventTypes {
-		add(string(t))
-	}
-	return sha256.Sum256(b)
 }
 
 // FunctionPrincipal returns the principal that a deployed function is, with the types its grants name.
@@ -87,7 +69,7 @@ func (g *Guard) Authorize(_ context.Context, p *Principal, action policy.Action,
 	q := question{p.identity, action, res}
 	known := g.known.get(&q)
 	if known == nil {
-		d := g.policies.Decide(p.policy, action, res)
+		d := g.policies.Decide(policy.Request{Principal: p.policy, Action: action, Resource: res})
 		known = &answer{as: p.policy, decision: d}
 		if !d.Allowed {
 			known.err = denied(p, action, res, d)

@@ -26,11 +26,16 @@ func parseServer(text []byte) error {
 	return err
 }
 
+func parsePolicyTests(text []byte) error {
+	_, err := manifest.ParsePolicyTests("orders.test.toml", text)
+	return err
+}
+
 // Each error of a manifest has a golden file with what a user sees: the sentence, and every fault with
 // its line and a caret under what is wrong.
 func TestErrors(t *testing.T) {
 	t.Parallel()
-	for folder, parse := range map[string]func([]byte) error{"app": parseApp, "server": parseServer} {
+	for folder, parse := range map[string]func([]byte) error{"app": parseApp, "server": parseServer, "policytest": parsePolicyTests} {
 		files, err := filepath.Glob(filepath.Join("testdata", folder, "*.toml"))
 		if err != nil || len(files) == 0 {
 			t.Fatalf("no test data in %s (%v)", folder, err)

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"sallyport/internal/problem"
 )
 
 // table reads the keys of one table. A key that was not asked for by the time done is called is unknown;
@@ -72,7 +74,7 @@ func (t *table) done() {
 func (t *table) unknown(key string) {
 	at, near := t.n.members[key].key, ""
 	if !t.d.full() {
-		near = nearest(key, slices.Values(t.known))
+		near = problem.Nearest(key, slices.Values(t.known))
 	}
 	if near == "" {
 		t.d.fault(at, "unknown key %q; known here: %s", clip(key), strings.Join(t.known, ", "))
@@ -106,7 +108,7 @@ func (t *table) oneOf(key string, to *string, allowed ...string) {
 		*to = s
 	default:
 		detail := "want one of " + strings.Join(allowed, ", ")
-		if near := nearest(s, slices.Values(allowed)); near != "" {
+		if near := problem.Nearest(s, slices.Values(allowed)); near != "" {
 			detail += fmt.Sprintf("; did you mean %q?", near)
 		}
 		t.fault(key, "%s", detail)
