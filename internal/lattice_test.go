@@ -31,14 +31,16 @@ var lattice = map[string][]string{
 	"internal/manifest": {"internal/filter", "internal/ident", "internal/problem"},
 
 	// Keys, storage, sandbox.
-	"internal/keyring":  {"internal/ident", "internal/problem"},
+	"internal/keyring": {"internal/ident", "internal/problem"},
+	// The one package that opens connections to the world outside: decisions/0010.
+	"internal/outbound": {},
 	"internal/store":    {"internal/problem"},
 	"internal/eventlog": {"internal/event", "internal/ident", "internal/keyring", "internal/problem", "internal/store"},
 	"internal/cell":     {"api", "internal/ident", "internal/problem"},
 	"internal/bundle":   {"api", "internal/ident", "internal/manifest", "internal/problem"},
 
 	// The capabilities.
-	"internal/access":  {"api", "internal/ident", "internal/policy", "internal/problem", "internal/store"},
+	"internal/access":  {"api", "internal/ident", "internal/outbound", "internal/policy", "internal/problem", "internal/store"},
 	"internal/deploy":  {"api", "internal/cell", "internal/event", "internal/filter", "internal/ident", "internal/manifest", "internal/problem", "internal/schema", "internal/store"},
 	"internal/ingress": {"api", "internal/access", "internal/deploy", "internal/event", "internal/eventlog", "internal/ident", "internal/policy", "internal/problem", "internal/schema"},
 	"internal/funclog": {"api"},
@@ -68,6 +70,7 @@ var owners = map[string][]string{
 	"github.com/cedar-policy/cedar-go":              {"internal/policy"},
 	"github.com/elastic/go-seccomp-bpf":             {"internal/cell"},
 	"github.com/evanw/esbuild":                      {"internal/bundle"},
+	"github.com/go-jose/go-jose":                    {"internal/access"},
 	"github.com/fsnotify/fsnotify":                  {"internal/cli"},
 	"github.com/klauspost/compress":                 {"internal/cell"},
 	"github.com/landlock-lsm/go-landlock":           {"internal/cell"},

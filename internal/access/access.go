@@ -1,13 +1,16 @@
-// Package access knows who asks (tokens) and asks whether they may (the guard).
+// Package access knows who asks (the identifier) and asks whether they may (the guard).
 //
 // A token is a random bearer credential: the server keeps its hash, its role, its namespace, the
 // event types it is limited to and its expiry. All tokens are in memory, so a request costs one
 // hash and no store, and a revoked token fails on the next request.
 //
+// Beside its own tokens, the server accepts those of the issuers that its configuration names (package oidc). What
+// such a principal gets is said by a mapping of its claims; without one it gets nothing.
+//
 // The guard is the only caller of policy. Everything else gets it as an interface with the one
 // method it needs. An error while deciding is a deny.
 //
-// Callers: httpapi (Authenticate, Authorize, tokens), ingress (Authorize), server (New, Bootstrap).
+// Callers: httpapi (Identify, Authorize, tokens), ingress (Authorize), server (New, Bootstrap).
 package access
 
 import (
@@ -21,7 +24,7 @@ import (
 	"sallyport/internal/problem"
 )
 
-// Principal is who acts, authenticated. It is immutable. Only Authenticate and FunctionPrincipal make
+// Principal is who acts, authenticated. It is immutable. Only Identify, Authenticate and FunctionPrincipal make
 // one that may do anything: the zero Principal is denied everything.
 type Principal struct {
 	ID         ident.PrincipalID
@@ -29,6 +32,8 @@ type Principal struct {
 	Namespace  ident.Namespace // "": the whole server
 	EventTypes []ident.EventType
 	Expires    time.Time // zero for a function
+	// Claims are what an issuer says of it; nil for tokens of the server's own and for functions.
+	Claims *Claims
 
 	policy policy.Principal
 	// identity is a digest of policy: what it may do follows from it.

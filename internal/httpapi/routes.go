@@ -122,7 +122,7 @@ type resource struct {
 // ServeHTTP authenticates before it looks at anything else.
 func (res *resource) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a := res.api
-	p, err := a.deps.Guard.Authenticate(r.Context(), bearer(r))
+	p, err := a.deps.Identifier.Identify(r)
 	if err != nil {
 		a.fail(w, r, err)
 		return
@@ -186,16 +186,6 @@ func (a *API) recovered(c *call) {
 
 // space returns what works in the namespace of the path.
 func (a *API) space(c *call) (*Space, error) { return a.deps.Space(c.ns) }
-
-// bearer returns the token of a request, or "".
-func bearer(r *http.Request) string {
-	const scheme = "Bearer "
-	values := r.Header["Authorization"]
-	if len(values) != 1 || len(values[0]) <= len(scheme) || !strings.EqualFold(values[0][:len(scheme)], scheme) {
-		return ""
-	}
-	return values[0][len(scheme):]
-}
 
 // clean reports whether the mux takes a path as it is. It answers others with a redirect, or not at
 // all: those with empty, "." or ".." segments, and the targets of CONNECT and OPTIONS *.

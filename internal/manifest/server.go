@@ -13,6 +13,7 @@ type Server struct {
 	Listen  string // host:port
 	DataDir string
 	TLS     TLS
+	Issuers []Issuer
 	Keys    Keys
 	Log     Log
 	Limits  ServerLimits
@@ -105,6 +106,7 @@ func ParseServer(file string, text []byte) (*Server, error) {
 	root.textTo("ready_file", &s.ReadyFile)
 	root.table("listen").listen(s)
 	root.table("tls").tls(&s.TLS)
+	s.Issuers = root.issuers()
 	keys := root.table("keys")
 	keys.textTo("root_file", &s.Keys.RootFile)
 	keys.done()

@@ -85,6 +85,8 @@ type server struct {
 	cells    cells
 	deployer *deploy.Deployer
 	guard    *access.Guard
+	who      *access.Identifier
+	issuers  []access.Issuer
 	spaces   *spaces
 	closers  []func() error
 }
@@ -178,6 +180,9 @@ func (s *server) openAccess(ctx context.Context) error {
 		return fmt.Errorf("load policies: %w", err)
 	}
 	s.guard = access.NewGuard(tokens, policies)
+	if s.who, err = s.newIdentifier(); err != nil {
+		return err
+	}
 	if s.cfg.NewOperatorToken {
 		if err := s.guard.Reissue(ctx, s.tokenFile()); err != nil {
 			return err
@@ -252,7 +257,7 @@ func (s *server) serve(ctx context.Context) error {
 	limits := event.DefaultLimits()
 	limits.EventBytes, limits.BatchBytes, limits.BatchEvents = settings.Limits.EventBytes, settings.Limits.BatchBytes, settings.Limits.BatchEvents
 	handler, err := httpapi.New(httpapi.Config{Limits: limits, Requests: settings.Limits.Requests}, httpapi.Deps{
-		Guard: s.guard, Intake: s.spaces.intake, Deployer: s.deployer, Space: s.spaces.open,
+		Identifier: s.who, Guard: s.guard, Intake: s.spaces.intake, Deployer: s.deployer, Space: s.spaces.open,
 		Status: s.status, Ready: s.ready, Metrics: s.metrics.Handler(), Refused: s.metrics.Refused, Logger: s.log,
 	})
 	if err != nil {
@@ -279,6 +284,7 @@ func (s *server) serve(ctx context.Context) error {
 			s.log.Error("watch certificates", "error", err)
 		}
 	})
+	background.Go(func() { s.runIdentifier(work) })
 	if s.cfg.DebugSocket != "" {
 		background.Go(func() {
 			if err := serveDebug(work, s.cfg.DebugSocket); err != nil {

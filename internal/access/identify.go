@@ -1,0 +1,176 @@
+package access
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"log/slog"
+	"net/http"
+	"strings"
+	"time"
+
+	"sallyport/internal/access/oidc"
+	"sallyport/internal/ident"
+	"sallyport/internal/policy"
+	"sallyport/internal/problem"
+)
+
+// Mapping is what a principal gets that did not come with a token of the server's own.
+type Mapping struct {
+	Role       policy.Role
+	Namespace  ident.Namespace // "": the whole server
+	EventTypes []ident.EventType
+}
+
+// Claims are what an issuer or a certificate says of a principal, for policies to look at.
+type Claims struct {
+	Issuer, Subject string
+	Client          string
+	Groups, Roles   []string
+	Tenant          string
+	ACR             string
+	AMR             []string
+	AuthTime        time.Time
+}
+
+// Issuer is an issuer whose tokens are accepted, and what its principals get.
+type Issuer struct {
+	*oidc.Issuer
+	// Service says that its tokens are of programs, not of people.
+	Service bool
+	// Map returns what a principal gets, and false when nothing is said about it.
+	Map func(*Claims) (Mapping, bool)
+}
+
+// IdentifierConfig says by what, beside tokens of the server's own, callers prove who they are.
+type IdentifierConfig struct {
+	Issuers []Issuer
+	Logger  *slog.Logger
+}
+
+// Identifier finds out who sends a request. It decides nothing about what they may do. It is safe for concurrent use.
+type Identifier struct {
+	tokens  *Tokens
+	cfg     IdentifierConfig
+	issuers oidc.Issuers
+	about   map[string]*Issuer
+	known   recent
+}
+
+// NewIdentifier returns an identifier.
+func NewIdentifier(tokens *Tokens, cfg IdentifierConfig) *Identifier {
+	i := &Identifier{tokens: tokens, cfg: cfg, issuers: oidc.Issuers{}, about: map[string]*Issuer{}}
+	if i.cfg.Logger == nil {
+		i.cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	for n := range cfg.Issuers {
+		is := &cfg.Issuers[n]
+		i.issuers[is.URL()], i.about[is.URL()] = is.Issuer, is
+	}
+	return i
+}
+
+// Identify returns the principal of a request, or a problem access.unauthenticated that is the same whatever is
+// wrong. A request has one credential: a second Authorization header is refused.
+func (i *Identifier) Identify(r *http.Request) (*Principal, error) {
+	text := bearer(r)
+	if !strings.HasPrefix(text, tokenPrefix) && len(i.issuers) > 0 && text != "" {
+		return i.foreign(r.Context(), text)
+	}
+	return i.tokens.Authenticate(r.Context(), text)
+}
+
+// Still returns nil while the principal of a request that takes long is who it was: its credential was not revoked
+// and did not end.
+func (i *Identifier) Still(r *http.Request) error {
+	_, err := i.Identify(r)
+	return err
+}
+
+// bearer returns the token of a request, or "".
+func bearer(r *http.Request) string {
+	const scheme = "Bearer "
+	values := r.Header["Authorization"]
+	if len(values) != 1 || len(values[0]) <= len(scheme) || !strings.EqualFold(values[0][:len(scheme)], scheme) {
+		return ""
+	}
+	return values[0][len(scheme):]
+}
+
+// foreign returns the principal of an issuer's token.
+func (i *Identifier) foreign(ctx context.Context, text string) (*Principal, error) {
+	if len(text) > oidc.MaxToken {
+		return nil, unauthenticated()
+	}
+	now, sum := time.Now(), oidc.Sum(text)
+	changes := i.issuers.Changes()
+	if p := i.known.get(sum, now, changes); p != nil {
+		return p, nil
+	}
+	tok, err := i.issuers.Verify(ctx, text)
+	if err != nil {
+		return nil, i.refused(ctx, err)
+	}
+	if tok.Thumbprint != "" || tok.KeyThumbprint != "" {
+		return nil, unauthenticated() // bound to a key that nobody proves to have
+	}
+	p := i.principal(tok)
+	i.known.put(sum, p, now, changes)
+	return p, nil
+}
+
+// refused is what a caller is told of a token that was not accepted: nothing, unless it can come again.
+func (i *Identifier) refused(ctx context.Context, err error) error {
+	i.cfg.Logger.DebugContext(ctx, "token refused", "error", err)
+	if errors.Is(err, oidc.ErrNoKeys) {
+		const pause = 5 * time.Second
+		return problem.New(problem.Unavailable, "access.issuer_unavailable", "the token's issuer does not answer, so the token cannot be checked").
+			WithRetryAfter(pause).WithCause(err)
+	}
+	return unauthenticated()
+}
+
+// principal returns who a token is of. Its id is made of issuer and subject, which together are one principal for
+// ever; names and addresses are not, and an issuer may give them to somebody else.
+func (i *Identifier) principal(tok *oidc.Token) *Principal {
+	is := i.about[tok.Issuer]
+	kind := "user:"
+	if is.Service {
+		kind = "service:"
+	}
+	claims := &Claims{
+		Issuer: tok.Issuer, Subject: tok.Subject, Client: tok.Client, Groups: tok.Groups, Roles: tok.Roles, Tenant: tok.Tenant,
+		ACR: tok.ACR, AMR: tok.AMR, AuthTime: tok.AuthTime,
+	}
+	// An issuer's URL has no fragment, so the first # ends it.
+	id := ident.PrincipalID(kind + tok.Issuer + "#" + printable(tok.Subject))
+	return mapped(id, claims, is.Map, tok.Expires)
+}
+
+// mapped returns a principal with what a mapping gives it; without one it has no role, and may do nothing.
+func mapped(id ident.PrincipalID, claims *Claims, by func(*Claims) (Mapping, bool), expires time.Time) *Principal {
+	out := policy.Principal{Kind: policy.KindToken, ID: id}
+	if m, ok := by(claims); ok {
+		out.Role, out.Namespace, out.EventTypes = m.Role, m.Namespace, m.EventTypes
+	}
+	p := newPrincipal(out, expires)
+	p.Claims = claims
+	return p
+}
+
+// printable escapes what is not a plain character: ids are in logs, and on terminals. Two names never become one.
+func printable(s string) string {
+	const hex = "0123456789abcdef"
+	var b strings.Builder
+	for n := range len(s) {
+		if c := s[n]; c > ' ' && c < 0x7f && c != '%' && c != '"' && c != '\\' {
+			b.WriteByte(c)
+		} else {
+			b.Write([]byte{'%', hex[c>>4], hex[c&15]})
+		}
+	}
+	return b.String()
+}
+
+// digest names a credential without holding it.
+type digest = [sha256.Size]byte
