@@ -44,8 +44,9 @@ type Issuer struct {
 
 // IdentifierConfig says by what, beside tokens of the server's own, callers prove who they are.
 type IdentifierConfig struct {
-	Issuers []Issuer
-	Logger  *slog.Logger
+	Issuers     []Issuer
+	Authorities []Authority
+	Logger      *slog.Logger
 }
 
 // Identifier finds out who sends a request. It decides nothing about what they may do. It is safe for concurrent use.
@@ -71,8 +72,15 @@ func NewIdentifier(tokens *Tokens, cfg IdentifierConfig) *Identifier {
 }
 
 // Identify returns the principal of a request, or a problem access.unauthenticated that is the same whatever is
-// wrong. A request has one credential: a second Authorization header is refused.
+// wrong. A token goes before a client certificate, and a bad one is not made good by it; a second Authorization
+// header is refused.
 func (i *Identifier) Identify(r *http.Request) (*Principal, error) {
+	if len(r.Header["Authorization"]) == 0 && len(i.cfg.Authorities) > 0 {
+		if p := i.certificate(r); p != nil && !crossSite(r) {
+			return p, nil
+		}
+		return nil, unauthenticated()
+	}
 	text := bearer(r)
 	if !strings.HasPrefix(text, tokenPrefix) && len(i.issuers) > 0 && text != "" {
 		return i.foreign(r.Context(), text)
@@ -85,6 +93,17 @@ func (i *Identifier) Identify(r *http.Request) (*Principal, error) {
 func (i *Identifier) Still(r *http.Request) error {
 	_, err := i.Identify(r)
 	return err
+}
+
+// changes returns a number that grows when a credential that was accepted may not be accepted any more.
+func (i *Identifier) changes() uint64 {
+	sum := i.issuers.Changes()
+	for n := range i.cfg.Authorities {
+		if v := i.cfg.Authorities[n].Revoked; v != nil {
+			sum += v.loads.Load()
+		}
+	}
+	return sum
 }
 
 // bearer returns the token of a request, or "".
@@ -103,7 +122,7 @@ func (i *Identifier) foreign(ctx context.Context, text string) (*Principal, erro
 		return nil, unauthenticated()
 	}
 	now, sum := time.Now(), oidc.Sum(text)
-	changes := i.issuers.Changes()
+	changes := i.changes()
 	if p := i.known.get(sum, now, changes); p != nil {
 		return p, nil
 	}

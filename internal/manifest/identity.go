@@ -42,6 +42,21 @@ type ClaimMapping struct {
 	Mapping
 }
 
+// ClientCA is a CA whose certificates prove who a caller is.
+type ClientCA struct {
+	Name string
+	File string
+	// CRLFile, when set, is its revocation list; a certificate that the list does not cover is refused.
+	CRLFile string
+	Map     []NameMapping
+}
+
+// NameMapping is a mapping for who has a name in its certificate: a SPIFFE id, whose end may be open, or a subject.
+type NameMapping struct {
+	SPIFFE, Subject string
+	Mapping
+}
+
 // The kinds of principals.
 const (
 	PrincipalUser    = "user"
@@ -183,4 +198,48 @@ func (t *table) someOf(key string, to *[]string, allowed []string) {
 		t.fault(key, "name one at least: %s", strings.Join(allowed, ", "))
 	}
 	*to = out
+}
+
+func (t *table) clientCAs() []ClientCA {
+	var out []ClientCA
+	for _, ct := range t.each("client_ca", maxIssuers) {
+		var ca ClientCA
+		ct.need("name", "the CA has no name, which is a part of its principals' ids")
+		ct.need("file", "the CA has no file")
+		if ca.Name = ct.text("name"); ca.Name != "" {
+			if _, err := ident.ParseAppName(ca.Name); err != nil {
+				ct.fault("name", "want lower-case letters, digits and inner hyphens, beginning with a letter, at most %d", ident.MaxNameLength)
+			}
+			if slices.ContainsFunc(out, func(o ClientCA) bool { return o.Name == ca.Name }) {
+				ct.fault("name", "this CA is there already")
+			}
+		}
+		ct.textTo("file", &ca.File)
+		ct.textTo("crl_file", &ca.CRLFile)
+		for _, m := range ct.each("map", maxMappings) {
+			ca.Map = append(ca.Map, m.nameMapping())
+		}
+		ct.done()
+		out = append(out, ca)
+	}
+	return out
+}
+
+func (t *table) nameMapping() NameMapping {
+	var m NameMapping
+	t.textTo("spiffe", &m.SPIFFE)
+	t.textTo("subject", &m.Subject)
+	switch {
+	case t.has("spiffe") == t.has("subject"):
+		t.d.fault(t.n.key, "the mapping needs spiffe or subject, and not both")
+	case m.SPIFFE != "":
+		exact := strings.TrimSuffix(m.SPIFFE, "*")
+		domain, path, ok := strings.Cut(strings.TrimPrefix(exact, "spiffe://"), "/")
+		if !strings.HasPrefix(exact, "spiffe://") || !ok || domain == "" || strings.Contains(path, "*") || exact != m.SPIFFE && !strings.HasSuffix(exact, "/") {
+			t.fault("spiffe", `want an id such as "spiffe://example.org/shop/api", or its beginning, such as "spiffe://example.org/shop/*"`)
+		}
+	}
+	t.mapping(&m.Mapping)
+	t.done()
+	return m
 }

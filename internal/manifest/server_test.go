@@ -117,6 +117,13 @@ func TestReferenceServerFile(t *testing.T) {
 	want.Keys.RootFile = "/etc/sallyport/root.key"
 	want.Limits.Workers = 8
 	want.Events.RetainAge, want.Events.RetainBytes = 720*time.Hour, 50<<30
+	want.ClientCAs = []manifest.ClientCA{{
+		Name: "shop", File: "/etc/sallyport/tls/shop-ca.crt", CRLFile: "/etc/sallyport/tls/shop.crl",
+		Map: []manifest.NameMapping{
+			{SPIFFE: "spiffe://example.org/shop/*", Mapping: manifest.Mapping{Role: "publisher", Namespace: "shop", EventTypes: []ident.EventType{"order.created"}}},
+			{Subject: "CN=metrics,O=Example", Mapping: manifest.Mapping{Role: "reader"}},
+		},
+	}}
 	want.Issuers = []manifest.Issuer{{
 		URL: "https://login.example.com/realms/main", Audiences: []string{"sallyport"},
 		Algorithms: []string{"EdDSA", "ES256", "PS256", "RS256"}, Types: []string{"JWT", "at+jwt"},
@@ -130,9 +137,9 @@ func TestReferenceServerFile(t *testing.T) {
 		t.Errorf("with every setting (-want +got):\n%s", diff)
 	}
 
-	for _, table := range []string{"", "listen", "tls", "keys", "log", "limits", "events", "storage", "cells", "[issuers]", "[issuers.map]"} {
+	for _, table := range []string{"", "listen", "tls", "keys", "log", "limits", "events", "storage", "cells", "[issuers]", "[issuers.map]", "[tls.client_ca]"} {
 		for _, key := range known(t, "server", table) {
-			line := regexp.MustCompile(`(?m)^(# )?` + key + ` *= |^(# )?\[+([a-z_]+\.)?` + key + `\]+$`)
+			line := regexp.MustCompile(`(?m)^(# )?` + key + ` *= |^(# )?\[+([a-z_]+\.)*` + key + `\]+$`)
 			if !line.Match(text) {
 				t.Errorf("packaging/server.toml does not have %s in [%s]", key, table)
 			}

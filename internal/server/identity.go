@@ -40,6 +40,13 @@ func (s *server) newIdentifier() (*access.Identifier, error) {
 		cfg.Issuers = append(cfg.Issuers, *is)
 	}
 	s.issuers = cfg.Issuers
+	for i := range s.cfg.Settings.ClientCAs {
+		ca, err := s.newAuthority(&s.cfg.Settings.ClientCAs[i])
+		if err != nil {
+			return nil, err
+		}
+		cfg.Authorities = append(cfg.Authorities, *ca)
+	}
 	return access.NewIdentifier(s.guard.Tokens, cfg), nil
 }
 
@@ -111,6 +118,9 @@ func (s *server) runIdentifier(ctx context.Context) {
 	var all sync.WaitGroup
 	for _, is := range s.issuers {
 		all.Go(func() { is.Run(ctx) })
+	}
+	for _, list := range s.clientCAs.lists {
+		all.Go(func() { list.run(ctx, s.log) })
 	}
 	all.Wait()
 }

@@ -75,20 +75,21 @@ type Config struct {
 
 // server is a running server.
 type server struct {
-	cfg      Config
-	dir      string
-	log      *slog.Logger
-	started  time.Time
-	metrics  *telemetry.Metrics
-	engine   *store.Engine
-	keys     *keyring.Keyring
-	cells    cells
-	deployer *deploy.Deployer
-	guard    *access.Guard
-	who      *access.Identifier
-	issuers  []access.Issuer
-	spaces   *spaces
-	closers  []func() error
+	cfg       Config
+	dir       string
+	log       *slog.Logger
+	started   time.Time
+	metrics   *telemetry.Metrics
+	engine    *store.Engine
+	keys      *keyring.Keyring
+	cells     cells
+	deployer  *deploy.Deployer
+	guard     *access.Guard
+	who       *access.Identifier
+	issuers   []access.Issuer
+	clientCAs clientCAs
+	spaces    *spaces
+	closers   []func() error
 }
 
 // Run runs a server until ctx ends, then stops it in order: no more events are taken, those under way
@@ -268,7 +269,7 @@ func (s *server) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	srv := newHTTPServer(handler, certs.tlsConfig(), s.log)
+	srv := newHTTPServer(handler, s.clientCAs.require(certs.tlsConfig()), s.log)
 	var background sync.WaitGroup
 	defer background.Wait()
 	work, stop := context.WithCancel(ctx)
