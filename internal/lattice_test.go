@@ -24,6 +24,9 @@ var lattice = map[string][]string{
 	"internal/problem": {},
 	"internal/event":   {"internal/ident", "internal/problem"},
 
+	// The form of narrowed tokens, which the command line makes and access checks: decisions/0011.
+	"internal/narrow": {"internal/ident"},
+
 	// Pure: texts in, decisions and compiled forms out.
 	"internal/filter":   {"internal/event", "internal/ident", "internal/problem"},
 	"internal/schema":   {"internal/problem"},
@@ -40,7 +43,7 @@ var lattice = map[string][]string{
 	"internal/bundle":   {"api", "internal/ident", "internal/manifest", "internal/problem"},
 
 	// The capabilities.
-	"internal/access":  {"api", "internal/ident", "internal/outbound", "internal/policy", "internal/problem", "internal/store"},
+	"internal/access":  {"api", "internal/ident", "internal/narrow", "internal/outbound", "internal/policy", "internal/problem", "internal/store"},
 	"internal/deploy":  {"api", "internal/cell", "internal/event", "internal/filter", "internal/ident", "internal/manifest", "internal/problem", "internal/schema", "internal/store"},
 	"internal/ingress": {"api", "internal/access", "internal/deploy", "internal/event", "internal/eventlog", "internal/ident", "internal/policy", "internal/problem", "internal/schema"},
 	"internal/funclog": {"api"},
@@ -54,7 +57,7 @@ var lattice = map[string][]string{
 	"internal/server":   {"*"},
 	"sdk/js":            {},
 	"internal/scaffold": {"internal/ident", "internal/problem", "sdk/js"},
-	"internal/cli":      {"api", "client", "internal/bundle", "internal/ident", "internal/manifest", "internal/problem", "internal/scaffold", "internal/server"},
+	"internal/cli":      {"api", "client", "internal/bundle", "internal/ident", "internal/manifest", "internal/narrow", "internal/problem", "internal/scaffold", "internal/server"},
 	"cmd/sallyport":     {"internal/cli"},
 
 	"internal/telemetry": {},

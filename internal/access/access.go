@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"sallyport/internal/ident"
+	"sallyport/internal/narrow"
 	"sallyport/internal/policy"
 	"sallyport/internal/problem"
 )
@@ -34,6 +35,10 @@ type Principal struct {
 	Expires    time.Time // zero for a function
 	// Claims are what an issuer says of it; nil for tokens of the server's own and for functions.
 	Claims *Claims
+
+	// base and caveats are of a narrowed token: the id of the token it was made of, and what narrows it.
+	base    string
+	caveats []narrow.Caveats
 
 	policy policy.Principal
 	// identity is a digest of policy: what it may do follows from it.
@@ -88,6 +93,9 @@ func NewGuard(tokens *Tokens, policies *policy.Set) *Guard {
 func (g *Guard) Authorize(_ context.Context, p *Principal, action policy.Action, res policy.Resource) error {
 	if p == nil {
 		return unauthenticated()
+	}
+	if err := p.withinCaveats(action, res); err != nil {
+		return err
 	}
 	q := question{p.identity, action, res}
 	if err, ok := g.known.get(&q); ok {

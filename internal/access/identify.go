@@ -11,6 +11,7 @@ import (
 
 	"sallyport/internal/access/oidc"
 	"sallyport/internal/ident"
+	"sallyport/internal/narrow"
 	"sallyport/internal/policy"
 	"sallyport/internal/problem"
 )
@@ -82,6 +83,9 @@ func (i *Identifier) Identify(r *http.Request) (*Principal, error) {
 		return nil, unauthenticated()
 	}
 	text := bearer(r)
+	if strings.HasPrefix(text, narrow.Prefix) {
+		return i.narrowed(r, text)
+	}
 	if !strings.HasPrefix(text, tokenPrefix) && len(i.issuers) > 0 && text != "" {
 		return i.foreign(r.Context(), text)
 	}
