@@ -40,6 +40,9 @@ type Principal struct {
 	base    string
 	caveats []narrow.Caveats
 
+	// bound is what the caller must prove to have, of an issuer's token.
+	bound binding
+
 	policy policy.Principal
 	// identity is a digest of policy: what it may do follows from it.
 	identity [sha256.Size]byte

@@ -3,8 +3,11 @@ package access
 import (
 	"context"
 	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
 	"errors"
 	"log/slog"
+	"net"
 	"net/http"
 	"strings"
 	"time"
@@ -47,7 +50,9 @@ type Issuer struct {
 type IdentifierConfig struct {
 	Issuers     []Issuer
 	Authorities []Authority
-	Logger      *slog.Logger
+	// Ours reports whether a host name is one of this server; nil is none, and then no proof of possession is good.
+	Ours   func(host string) bool
+	Logger *slog.Logger
 }
 
 // Identifier finds out who sends a request. It decides nothing about what they may do. It is safe for concurrent use.
@@ -57,11 +62,12 @@ type Identifier struct {
 	issuers oidc.Issuers
 	about   map[string]*Issuer
 	known   recent
+	proofs  *oidc.Proofs
 }
 
 // NewIdentifier returns an identifier.
 func NewIdentifier(tokens *Tokens, cfg IdentifierConfig) *Identifier {
-	i := &Identifier{tokens: tokens, cfg: cfg, issuers: oidc.Issuers{}, about: map[string]*Issuer{}}
+	i := &Identifier{tokens: tokens, cfg: cfg, issuers: oidc.Issuers{}, about: map[string]*Issuer{}, proofs: oidc.NewProofs(time.Now())}
 	if i.cfg.Logger == nil {
 		i.cfg.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -76,25 +82,32 @@ func NewIdentifier(tokens *Tokens, cfg IdentifierConfig) *Identifier {
 // wrong. A token goes before a client certificate, and a bad one is not made good by it; a second Authorization
 // header is refused.
 func (i *Identifier) Identify(r *http.Request) (*Principal, error) {
-	if len(r.Header["Authorization"]) == 0 && len(i.cfg.Authorities) > 0 {
+	if len(r.Header["Authorization"]) == 0 && len(r.Header["Dpop"]) == 0 && len(i.cfg.Authorities) > 0 {
 		if p := i.certificate(r); p != nil && !crossSite(r) {
 			return p, nil
 		}
 		return nil, unauthenticated()
 	}
-	text := bearer(r)
+	text, proven := credential(r)
+	if proven {
+		return i.foreign(r, text, true)
+	}
 	if strings.HasPrefix(text, narrow.Prefix) {
 		return i.narrowed(r, text)
 	}
 	if !strings.HasPrefix(text, tokenPrefix) && len(i.issuers) > 0 && text != "" {
-		return i.foreign(r.Context(), text)
+		return i.foreign(r, text, false)
 	}
 	return i.tokens.Authenticate(r.Context(), text)
 }
 
 // Still returns nil while the principal of a request that takes long is who it was: its credential was not revoked
-// and did not end.
+// and did not end. A proof of possession, which is used up, is not asked for again.
 func (i *Identifier) Still(r *http.Request) error {
+	if text, proven := credential(r); proven {
+		_, err := i.verified(r.Context(), text)
+		return err
+	}
 	_, err := i.Identify(r)
 	return err
 }
@@ -110,36 +123,108 @@ func (i *Identifier) changes() uint64 {
 	return sum
 }
 
-// bearer returns the token of a request, or "".
-func bearer(r *http.Request) string {
-	const scheme = "Bearer "
+// credential returns the token of a request, or "", and whether it comes with a proof of possession (the scheme DPoP).
+func credential(r *http.Request) (text string, proven bool) {
 	values := r.Header["Authorization"]
-	if len(values) != 1 || len(values[0]) <= len(scheme) || !strings.EqualFold(values[0][:len(scheme)], scheme) {
-		return ""
+	if len(values) != 1 {
+		return "", false
 	}
-	return values[0][len(scheme):]
+	scheme, text, ok := strings.Cut(values[0], " ")
+	switch {
+	case !ok || text == "":
+		return "", false
+	case strings.EqualFold(scheme, "Bearer"):
+		return text, false
+	case strings.EqualFold(scheme, "DPoP"):
+		return text, true
+	}
+	return "", false
 }
 
-// foreign returns the principal of an issuer's token.
-func (i *Identifier) foreign(ctx context.Context, text string) (*Principal, error) {
+// foreign returns the principal of an issuer's token, if the caller has proved what the token says must be proved. A token that
+// is bound to a key is no bearer token, and one that is not bound takes no proof.
+func (i *Identifier) foreign(r *http.Request, text string, proven bool) (*Principal, error) {
+	p, err := i.verified(r.Context(), text)
+	if err != nil {
+		return nil, err
+	}
+	if proven != (p.bound.key != "") || !proven && len(r.Header["Dpop"]) > 0 {
+		return nil, unauthenticated()
+	}
+	if p.bound.certificate != "" && !i.shows(r, p.bound.certificate) {
+		return nil, unauthenticated()
+	}
+	if proven {
+		if err := i.possesses(r, text, p.bound.key); err != nil {
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+// verified returns the principal of an issuer's token, whatever else the token says must be proved.
+func (i *Identifier) verified(ctx context.Context, text string) (*Principal, error) {
 	if len(text) > oidc.MaxToken {
 		return nil, unauthenticated()
 	}
 	now, sum := time.Now(), oidc.Sum(text)
 	changes := i.changes()
-	if p := i.known.get(sum, now, changes); p != nil {
+	if p := i.known.get(sum, now, changes); p != nil && p.base == "" {
 		return p, nil
 	}
 	tok, err := i.issuers.Verify(ctx, text)
 	if err != nil {
 		return nil, i.refused(ctx, err)
 	}
-	if tok.Thumbprint != "" || tok.KeyThumbprint != "" {
-		return nil, unauthenticated() // bound to a key that nobody proves to have
-	}
 	p := i.principal(tok)
+	p.bound = binding{certificate: tok.Thumbprint, key: tok.KeyThumbprint}
 	i.known.put(sum, p, now, changes)
 	return p, nil
+}
+
+// binding is what the caller must prove to have beside a token; both empty is nothing.
+type binding struct{ certificate, key string }
+
+// shows reports whether the caller's client certificate has this thumbprint, and is good now.
+//
+// Source: RFC 8705, section 3.
+func (i *Identifier) shows(r *http.Request, thumbprint string) bool {
+	if i.certificate(r) == nil {
+		return false
+	}
+	sum := sha256.Sum256(r.TLS.VerifiedChains[0][0].Raw)
+	return subtle.ConstantTimeCompare([]byte(base64.RawURLEncoding.EncodeToString(sum[:])), []byte(thumbprint)) == 1
+}
+
+// possesses returns nil when the request has one proof, made for it with the key of this thumbprint, and used for the first
+// time.
+func (i *Identifier) possesses(r *http.Request, text, key string) error {
+	proofs := r.Header["Dpop"]
+	if len(proofs) != 1 || !i.ours(r.Host) {
+		return unauthenticated()
+	}
+	err := i.proofs.Check(&oidc.Proof{
+		Text: proofs[0], Token: text, Key: key, Method: r.Method, Host: r.Host, Path: r.URL.EscapedPath(),
+	})
+	if errors.Is(err, oidc.ErrFull) {
+		const pause = 5 * time.Second
+		return problem.New(problem.Exhausted, "access.too_many_proofs", "too many proofs of possession came of late").WithRetryAfter(pause)
+	}
+	if err != nil {
+		return i.refused(r.Context(), err)
+	}
+	return nil
+}
+
+// ours reports whether a Host header names this server. Whoever was sent a proof could else send it on to us.
+func (i *Identifier) ours(host string) bool {
+	if i.cfg.Ours == nil {
+		return false
+	}
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	return i.cfg.Ours(strings.TrimSuffix(strings.TrimPrefix(host, "["), "]"))
 }
 
 // refused is what a caller is told of a token that was not accepted: nothing, unless it can come again.

@@ -31,7 +31,10 @@ const (
 
 // newIdentifier returns what finds out who sends a request.
 func (s *server) newIdentifier() (*access.Identifier, error) {
-	cfg := access.IdentifierConfig{Logger: s.log}
+	cfg := access.IdentifierConfig{Logger: s.log, Ours: func(host string) bool {
+		certs := s.certs.Load()
+		return certs != nil && certs.current.Load().Leaf.VerifyHostname(host) == nil
+	}}
 	for i := range s.cfg.Settings.Issuers {
 		is, err := s.newIssuer(&s.cfg.Settings.Issuers[i])
 		if err != nil {

@@ -19,6 +19,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -88,6 +89,7 @@ type server struct {
 	who       *access.Identifier
 	issuers   []access.Issuer
 	clientCAs clientCAs
+	certs     atomic.Pointer[certificates] // once the server serves
 	spaces    *spaces
 	closers   []func() error
 }
@@ -255,6 +257,7 @@ func (s *server) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.certs.Store(certs)
 	limits := event.DefaultLimits()
 	limits.EventBytes, limits.BatchBytes, limits.BatchEvents = settings.Limits.EventBytes, settings.Limits.BatchBytes, settings.Limits.BatchEvents
 	handler, err := httpapi.New(httpapi.Config{Limits: limits, Requests: settings.Limits.Requests}, httpapi.Deps{
