@@ -17,8 +17,12 @@ const maxRemembered = 1 << 13
 // question is everything a decision depends on.
 type question struct {
 	principal [sha256.Size]byte
-	action    policy.Action
-	resource  policy.Resource
+	// context is a digest of what the policies about such a question read of the circumstances, and policies the
+	// number of the set.
+	context  [sha256.Size]byte
+	policies uint64
+	action   policy.Action
+	resource policy.Resource
 }
 
 // answer is what was decided, and how often it was asked since somebody counted.

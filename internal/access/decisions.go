@@ -75,7 +75,7 @@ func OpenDecisions(ctx context.Context, bucket store.HoursBucket, log *slog.Logg
 
 // RecordIn has what g decides from now on recorded. It is called once, before g is used.
 func (g *Guard) RecordIn(d *Decisions) {
-	g.known.forgotten = d.add
+	g.known.forgotten, g.record = d.add, d
 	d.known.Store(&g.known)
 }
 

@@ -116,7 +116,7 @@ func TestAuthorizationBeforeExistence(t *testing.T) {
 						continue // it shows what the token may see
 					}
 					wantProblem(t, rec, http.StatusForbidden, "access.denied")
-					body := strings.NewReplacer(`"`+ns, `"NS`, `\"`+ns, `\"NS`, "other", "price").Replace(rec.Body.String())
+					body := strings.NewReplacer(`"`+ns, `"NS`, `\"`+ns, `\"NS`, ":"+ns, ":NS", "other", "price").Replace(rec.Body.String()) // the hint names what was asked for
 					answers = append(answers, body)
 				}
 			}

@@ -35,9 +35,16 @@ import (
 	"sallyport/internal/policy"
 )
 
-// Guard says who asks and whether they may, and keeps the tokens; access.Guard is one.
+// Identifier says who asks; access.Identifier is one. Still is for a request that takes long: it returns an error once
+// the caller's credential has ended.
+type Identifier interface {
+	Identify(r *http.Request) (*access.Principal, error)
+	Still(r *http.Request) error
+	Circumstances(r *http.Request) access.Circumstances
+}
+
+// Guard says whether they may, and keeps the tokens; access.Guard is one.
 type Guard interface {
-	Authenticate(ctx context.Context, token string) (*access.Principal, error)
 	Authorize(ctx context.Context, p *access.Principal, action policy.Action, res policy.Resource) error
 	Tokens
 }
@@ -129,10 +136,11 @@ func (c *Config) Validate() error {
 
 // Deps are what the API calls. All of them are needed, but for Refused.
 type Deps struct {
-	Guard     Guard
-	Decisions Decisions
-	Intake    Intake
-	Deployer  Deployer
+	Identifier Identifier
+	Guard      Guard
+	Decisions  Decisions
+	Intake     Intake
+	Deployer   Deployer
 	// Space returns the space of a namespace, or a NotFound problem.
 	Space func(ns ident.Namespace) (*Space, error)
 	// Status returns the state of the server, without namespaces.

@@ -126,7 +126,7 @@ type resource struct {
 // ServeHTTP authenticates before it looks at anything else.
 func (res *resource) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a := res.api
-	p, err := a.deps.Guard.Authenticate(r.Context(), bearer(r))
+	p, err := a.deps.Identifier.Identify(r)
 	if err != nil {
 		a.fail(w, r, err)
 		return
@@ -137,6 +137,7 @@ func (res *resource) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer a.active.Add(-1)
+	r = r.WithContext(access.WithCircumstances(r.Context(), a.deps.Identifier.Circumstances(r)))
 	c := &call{ResponseWriter: w, r: r, p: p}
 	defer a.recovered(c)
 	if err := res.serve(c); err != nil {
@@ -190,16 +191,6 @@ func (a *API) recovered(c *call) {
 
 // space returns what works in the namespace of the path.
 func (a *API) space(c *call) (*Space, error) { return a.deps.Space(c.ns) }
-
-// bearer returns the token of a request, or "".
-func bearer(r *http.Request) string {
-	const scheme = "Bearer "
-	values := r.Header["Authorization"]
-	if len(values) != 1 || len(values[0]) <= len(scheme) || !strings.EqualFold(values[0][:len(scheme)], scheme) {
-		return ""
-	}
-	return values[0][len(scheme):]
-}
 
 // clean reports whether the mux takes a path as it is. It answers others with a redirect, or not at
 // all: those with empty, "." or ".." segments, and the targets of CONNECT and OPTIONS *.

@@ -120,7 +120,8 @@ func newWorldOf(t testing.TB, cfg httpapi.Config) *world {
 		w.tokens[role] = w.token(t, api.TokenRequest{Role: string(role)})
 	}
 	w.API, err = httpapi.New(cfg, httpapi.Deps{
-		Guard: w.guard, Decisions: decisions(t, w.guard), Intake: intake{w}, Deployer: deployer{w}, Space: w.space,
+		Identifier: access.NewIdentifier(w.guard.Tokens, access.IdentifierConfig{}),
+		Guard:      w.guard, Decisions: decisions(t, w.guard), Intake: intake{w}, Deployer: deployer{w}, Space: w.space,
 		Status: func(context.Context) api.Status {
 			return api.Status{Version: "v", Mode: "dev", Started: time.Unix(1, 0).UTC(), DataDir: "/data", DiskFree: 1, Resident: 2, Cells: &api.CellStatus{SecondWall: "on", Reset: "tracked"}}
 		},

@@ -132,12 +132,6 @@ func (t *table) parsed(key string, parse func() error) {
 	}
 }
 
-func (t *table) truth(key string, to *bool) {
-	if n := t.lookUp(key, kindBool, "true or false"); n != nil {
-		*to = string(t.d.text[n.value.offset:n.value.offset+n.value.length]) == "true"
-	}
-}
-
 func (t *table) claims() *policy.Claims {
 	c := &policy.Claims{}
 	t.textTo("issuer", &c.Issuer)

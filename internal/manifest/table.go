@@ -215,3 +215,35 @@ func (t *table) tables(key string, most int) iter.Seq2[string, *table] {
 		}
 	}
 }
+
+// each reads a list of tables, written as [[key]] or in brackets, at most that many.
+func (t *table) each(key string, most int) []*table {
+	t.known = append(t.known, key)
+	n := t.n.members[key]
+	switch {
+	case n == nil:
+		return nil
+	case n.kind != kindTables && n.kind != kindList:
+		t.d.fault(n.value, "want a list of tables, [[%s]], not %s", key, n.kind)
+		return nil
+	case len(n.items) > most:
+		t.d.fault(n.value, "%d of them, at most %d are allowed", len(n.items), most)
+		return nil
+	}
+	var out []*table
+	for _, item := range n.items {
+		if item.kind != kindTable {
+			t.d.fault(item.value, "want a table, not %s", item.kind)
+			continue
+		}
+		out = append(out, t.d.table(item))
+	}
+	return out
+}
+
+// truth reads true or false into to.
+func (t *table) truth(key string, to *bool) {
+	if n := t.lookUp(key, kindBool, "true or false"); n != nil {
+		*to = n.text == "true"
+	}
+}

@@ -19,6 +19,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -86,6 +87,10 @@ type server struct {
 	deployer  *deploy.Deployer
 	guard     *access.Guard
 	decisions *access.Decisions
+	who       *access.Identifier
+	issuers   []access.Issuer
+	clientCAs clientCAs
+	certs     atomic.Pointer[certificates] // once the server serves
 	spaces    *spaces
 	closers   []func() error
 }
@@ -187,6 +192,9 @@ func (s *server) openAccess(ctx context.Context) error {
 	}
 	s.later(s.decisions.Close)
 	s.guard.RecordIn(s.decisions)
+	if s.who, err = s.newIdentifier(); err != nil {
+		return err
+	}
 	if s.cfg.NewOperatorToken {
 		if err := s.guard.Reissue(ctx, s.tokenFile()); err != nil {
 			return err
@@ -258,10 +266,11 @@ func (s *server) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.certs.Store(certs)
 	limits := event.DefaultLimits()
 	limits.EventBytes, limits.BatchBytes, limits.BatchEvents = settings.Limits.EventBytes, settings.Limits.BatchBytes, settings.Limits.BatchEvents
 	handler, err := httpapi.New(httpapi.Config{Limits: limits, Requests: settings.Limits.Requests}, httpapi.Deps{
-		Guard: s.guard, Decisions: s.decisions, Intake: s.spaces.intake, Deployer: s.deployer, Space: s.spaces.open,
+		Identifier: s.who, Guard: s.guard, Decisions: s.decisions, Intake: s.spaces.intake, Deployer: s.deployer, Space: s.spaces.open,
 		Status: s.status, Ready: s.ready, Metrics: s.metrics.Handler(), Refused: s.metrics.Refused, Logger: s.log,
 	})
 	if err != nil {
@@ -272,7 +281,7 @@ func (s *server) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	srv := newHTTPServer(handler, certs.tlsConfig(), s.log)
+	srv := newHTTPServer(handler, s.clientCAs.require(certs.tlsConfig()), s.log)
 	var background sync.WaitGroup
 	defer background.Wait()
 	work, stop := context.WithCancel(ctx)
@@ -288,6 +297,7 @@ func (s *server) serve(ctx context.Context) error {
 			s.log.Error("watch certificates", "error", err)
 		}
 	})
+	background.Go(func() { s.runIdentifier(work) })
 	if s.cfg.DebugSocket != "" {
 		background.Go(func() {
 			if err := serveDebug(work, s.cfg.DebugSocket); err != nil {
