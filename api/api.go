@@ -287,6 +287,113 @@ type Decision struct {
 	Last     time.Time `json:"last"`
 }
 
+// Policy is a policy that is in force.
+type Policy struct {
+	ID        string `json:"id"`
+	Effect    string `json:"effect"` // "permit" or "forbid"
+	BuiltIn   bool   `json:"built_in,omitzero"`
+	Namespace string `json:"namespace,omitempty"` // empty: of the whole server
+	File      string `json:"file,omitempty"`
+	Line      int    `json:"line,omitzero"`
+	Text      string `json:"text"` // in Cedar
+}
+
+// PolicyList is the policies that decide about what is in a namespace, or about the server.
+type PolicyList struct {
+	Policies []Policy `json:"policies"`
+}
+
+// PolicyFiles are all files of policies of an app, by their names.
+type PolicyFiles struct {
+	Files map[string]string `json:"files"`
+}
+
+// PolicyPlan is what applying policies changes, or would change.
+type PolicyPlan struct {
+	Created []string `json:"created"`
+	Updated []string `json:"updated"`
+	Deleted []string `json:"deleted"`
+	// Access is what becomes allowed or denied, for everybody and everything that is known.
+	Access     []AccessChange `json:"access"`
+	AccessMore bool           `json:"access_more,omitzero"` // there are others
+	// Replayed is how many requests of the last 30 days were decided with both, and Replay those that differ.
+	Replayed   int64              `json:"replayed"`
+	Replay     []ReplayDifference `json:"replay"`
+	ReplayMore bool               `json:"replay_more,omitzero"`
+	Applied    bool               `json:"applied"`
+}
+
+// AccessChange is something that a principal may do with other policies and not with these, or the other way round.
+type AccessChange struct {
+	Principal string   `json:"principal"`
+	Action    string   `json:"action"`
+	Resource  string   `json:"resource"`
+	Allowed   bool     `json:"allowed"` // from then on
+	Policies  []string `json:"policies"`
+	// Assumed are policies whose conditions on the circumstances were left out of account.
+	Assumed []string `json:"assumed"`
+}
+
+// ReplayDifference is a request that was made, and that would be decided otherwise.
+type ReplayDifference struct {
+	Principal string    `json:"principal"`
+	Action    string    `json:"action"`
+	Resource  string    `json:"resource"`
+	Allowed   bool      `json:"allowed"` // from then on
+	Policies  []string  `json:"policies"`
+	Count     int64     `json:"count"`
+	Last      time.Time `json:"last"`
+}
+
+// PolicyExplanation says how a question is decided, and what each policy that is about it comes to.
+type PolicyExplanation struct {
+	Principal string        `json:"principal"`
+	Action    string        `json:"action"`
+	Resource  string        `json:"resource"`
+	Allowed   bool          `json:"allowed"`
+	Policies  []string      `json:"policies"` // the determining ones
+	Matched   []PolicyMatch `json:"matched"`
+}
+
+// PolicyMatch is a policy whose scope a question is in.
+type PolicyMatch struct {
+	Policy     Policy            `json:"policy"`
+	Determined bool              `json:"determined"`
+	Holds      bool              `json:"holds"` // all of its conditions do
+	Error      string            `json:"error,omitempty"`
+	Conditions []PolicyCondition `json:"conditions,omitempty"`
+}
+
+// PolicyCondition is a when or unless of a policy.
+type PolicyCondition struct {
+	Unless bool   `json:"unless,omitzero"`
+	Text   string `json:"text"`
+	Holds  bool   `json:"holds"`
+	Error  string `json:"error,omitempty"`
+}
+
+// AccessList is what principals may do.
+type AccessList struct {
+	Access []Access `json:"access"`
+}
+
+// Access is something that a principal may do.
+type Access struct {
+	Principal string   `json:"principal"`
+	Action    string   `json:"action"`
+	Resource  string   `json:"resource"`
+	Policies  []string `json:"policies"`
+	// Assumed are policies whose conditions on the circumstances are taken to be as is needed.
+	Assumed []string `json:"assumed"`
+}
+
+// UnusedList is authority that nothing that was asked needed.
+type UnusedList struct {
+	Since    time.Time `json:"since"`
+	Policies []Policy  `json:"policies"`
+	Grants   []Access  `json:"grants"` // publish grants of functions
+}
+
 // Subscription is a deployed subscription and how far it is.
 type Subscription struct {
 	Name     string `json:"name"`

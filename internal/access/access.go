@@ -96,6 +96,9 @@ func (g *Guard) Use(set *policy.Set) {
 // Set returns the policies that the guard decides by.
 func (g *Guard) Set() *policy.Set { return g.current.Load().Set }
 
+// Policy returns the principal as policies see it.
+func (p *Principal) Policy() policy.Principal { return p.policy }
+
 // Circumstances are what policies may know of a request that came by a network.
 type Circumstances struct {
 	IP netip.Addr

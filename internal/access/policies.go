@@ -84,6 +84,18 @@ func textsOf(files map[PolicyOwner]map[string]string) []policy.File {
 	return out
 }
 
+// Principals returns those of all tokens that were not revoked.
+func (t *Tokens) Principals() []policy.Principal {
+	var out []policy.Principal
+	for _, tok := range *t.byID.Load() {
+		if tok.stored.Revoked == nil {
+			out = append(out, tok.principal.policy)
+		}
+	}
+	slices.SortFunc(out, func(a, b policy.Principal) int { return cmp.Compare(a.ID, b.ID) })
+	return out
+}
+
 // PolicyChange is what applying policies would change.
 type PolicyChange struct {
 	Old, New *policy.Set

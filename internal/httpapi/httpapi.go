@@ -46,6 +46,9 @@ type Identifier interface {
 // Guard says whether they may, and keeps the tokens; access.Guard is one.
 type Guard interface {
 	Authorize(ctx context.Context, p *access.Principal, action policy.Action, res policy.Resource) error
+	// Set returns the policies that it decides by, and Principals those it knows.
+	Set() *policy.Set
+	Principals() []policy.Principal
 	Tokens
 }
 
@@ -139,6 +142,7 @@ type Deps struct {
 	Identifier Identifier
 	Guard      Guard
 	Decisions  Decisions
+	Policies   Policies
 	Intake     Intake
 	Deployer   Deployer
 	// Space returns the space of a namespace, or a NotFound problem.

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"context"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -17,7 +18,7 @@ import (
 // Policies are the policies that the guard decides by; access.Policies are.
 type Policies interface {
 	Plan(owner access.PolicyOwner, files map[string]string) (*access.PolicyChange, error)
-	Apply(r access.PolicyOwner, files map[string]string) (*access.PolicyChange, error)
+	Apply(ctx context.Context, owner access.PolicyOwner, files map[string]string) (*access.PolicyChange, error)
 }
 
 const (
@@ -78,7 +79,7 @@ func (a *API) applyPolicies(c *call) error {
 		return err
 	}
 	if !dry {
-		if _, err := a.deps.Policies.Apply(owner, body.Files); err != nil {
+		if _, err := a.deps.Policies.Apply(c.r.Context(), owner, body.Files); err != nil {
 			return err
 		}
 		out.Applied = true
@@ -288,7 +289,7 @@ func (a *API) unused(c *call) error {
 	var uses []policy.Use
 	for _, d := range a.recorded(c, since) {
 		uses = append(uses, policy.Use{
-			Request: policy.Request{Principal: d.As, Action: d.Action, Resource: d.Resource, Context: circumstances(&d)}, Decision: d.Decision, Count: d.Count, Last: d.Last,
+			Request: policy.Request{Principal: d.As, Action: d.Action, Resource: d.Resource, Context: circumstances(&d)}, Allowed: d.Allowed, Policies: d.Policies, Count: d.Count, Last: d.Last,
 		})
 	}
 	set := a.deps.Guard.Set()
@@ -313,6 +314,11 @@ func (a *API) unused(c *call) error {
 		})
 	}
 	return answer(c, http.StatusOK, &out)
+}
+
+// questionParameters are those of a question about policies.
+func questionParameters() []string {
+	return []string{"principal", "action", "resource", "address", "mtls", "at", "source", "subject", "size"}
 }
 
 // question reads a question about policies from the query.

@@ -13,6 +13,7 @@ import (
 	"github.com/cedar-policy/cedar-go/types"
 	xast "github.com/cedar-policy/cedar-go/x/exp/ast"
 	"github.com/cedar-policy/cedar-go/x/exp/schema/resolved"
+	"github.com/cedar-policy/cedar-go/x/exp/schema/validate"
 
 	"sallyport/internal/problem"
 )
@@ -171,7 +172,11 @@ func (r *reader) validate(s *statement, p *cedar.Policy) {
 		}
 	}
 	r.unknownHas(s, tree, once)
-	err := r.schema.validator.Policy("", tree)
+	validator := r.schema.validator
+	if actions := scopeOf(tree).actions; len(actions) == 1 && r.schema.ofAction[actions[0]] != nil {
+		validator = r.schema.ofAction[actions[0]]
+	}
+	err := validator.Policy("", tree)
 	if err == nil {
 		return
 	}
@@ -345,9 +350,10 @@ func (r *reader) unknownHas(s *statement, tree *xast.Policy, once func(int, stri
 // vocabulary is the schema, as messages need it.
 type vocabulary struct {
 	resolved  *resolved.Schema
-	validator interface {
-		Policy(string, *xast.Policy) error
-	}
+	validator *validate.Validator
+	// ofAction validates policies of one action. The validator makes every kind of request that its schema knows for
+	// each policy; with one action there are few.
+	ofAction   map[Action]*validate.Validator
 	types      []string
 	principals []string
 }

@@ -144,6 +144,18 @@ func readSchema() (*vocabulary, error) {
 		}
 	}
 	slices.Sort(v.types)
+	v.ofAction = map[Action]*validate.Validator{}
+	for uid := range out.Actions {
+		one := *out
+		one.Actions = maps.Clone(out.Actions)
+		for other, def := range one.Actions {
+			if other != uid {
+				def.AppliesTo = nil // known by name still
+				one.Actions[other] = def
+			}
+		}
+		v.ofAction[Action(uid.ID)] = validate.New(&one)
+	}
 	return v, nil
 }
 

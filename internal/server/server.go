@@ -87,6 +87,7 @@ type server struct {
 	deployer  *deploy.Deployer
 	guard     *access.Guard
 	decisions *access.Decisions
+	policies  *access.Policies
 	who       *access.Identifier
 	issuers   []access.Issuer
 	clientCAs clientCAs
@@ -191,6 +192,12 @@ func (s *server) openAccess(ctx context.Context) error {
 		return err
 	}
 	s.later(s.decisions.Close)
+	if bucket, err = s.bucket(ctx, "", "policies"); err != nil {
+		return err
+	}
+	if s.policies, err = access.OpenPolicies(ctx, bucket, s.guard); err != nil {
+		return err
+	}
 	s.guard.RecordIn(s.decisions)
 	if s.who, err = s.newIdentifier(); err != nil {
 		return err
@@ -270,7 +277,7 @@ func (s *server) serve(ctx context.Context) error {
 	limits := event.DefaultLimits()
 	limits.EventBytes, limits.BatchBytes, limits.BatchEvents = settings.Limits.EventBytes, settings.Limits.BatchBytes, settings.Limits.BatchEvents
 	handler, err := httpapi.New(httpapi.Config{Limits: limits, Requests: settings.Limits.Requests}, httpapi.Deps{
-		Identifier: s.who, Guard: s.guard, Decisions: s.decisions, Intake: s.spaces.intake, Deployer: s.deployer, Space: s.spaces.open,
+		Identifier: s.who, Guard: s.guard, Decisions: s.decisions, Policies: s.policies, Intake: s.spaces.intake, Deployer: s.deployer, Space: s.spaces.open,
 		Status: s.status, Ready: s.ready, Metrics: s.metrics.Handler(), Refused: s.metrics.Refused, Logger: s.log,
 	})
 	if err != nil {
