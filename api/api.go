@@ -189,6 +189,8 @@ type Plan struct {
 	Revision int      `json:"revision"`
 	Changes  []Change `json:"changes"`
 	Applied  bool     `json:"applied"`
+	// Policies is what the app's policies change, of an app that has some.
+	Policies *PolicyPlan `json:"policies,omitzero"`
 }
 
 // ChangeAction is what happens to one resource of an app.

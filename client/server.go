@@ -52,11 +52,7 @@ func (c *Client) Decisions(ctx context.Context, o DecisionOptions) (*api.Decisio
 	if o.Limit > 0 {
 		q.Set("limit", strconv.Itoa(o.Limit))
 	}
-	path := c.inNamespace("decisions")
-	if o.Server {
-		path = "/v1/decisions"
-	}
-	return get[api.DecisionList](ctx, c, q, path)
+	return get[api.DecisionList](ctx, c, q, c.about(o.Server, "decisions"))
 }
 
 // Status returns the state of the server and of the namespaces that the token may see.

@@ -13,7 +13,7 @@ import (
 
 // fill puts names into a path.
 func fill(path, ns string) string {
-	return strings.NewReplacer("{ns}", ns, "{id}", "e-1", "{name}", "price").Replace(path)
+	return strings.NewReplacer("{ns}", ns, "{id}", "e-1", "{name}", "price", "{app}", "hooks").Replace(path)
 }
 
 // TestUnauthenticated is G6: whatever is asked without a valid token, in whatever form, gets one and the

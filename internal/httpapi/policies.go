@@ -55,6 +55,13 @@ func (a *API) applyPolicies(c *call) error {
 	if err != nil {
 		return err
 	}
+	action := policy.ManagePolicies
+	if dry { // to look at what would change is to read
+		action = policy.ReadPolicies
+	}
+	if err := a.deps.Guard.Authorize(c.r.Context(), c.p, action, c.target()); err != nil {
+		return err
+	}
 	name, err := ident.ParseAppName(c.r.PathValue("app"))
 	if err != nil {
 		return badRequest("%v", err)
@@ -241,7 +248,7 @@ func (a *API) explainPolicy(c *call) error {
 
 // whoCan answers who may do something to something.
 func (a *API) whoCan(c *call) error {
-	action, err := policy.ParseAction(c.query["action"])
+	action, err := c.query.action()
 	if err != nil {
 		return err
 	}
@@ -326,7 +333,7 @@ func (a *API) question(c *call) (q policy.Request, err error) {
 	if q.Principal, err = a.principal(c, c.query["principal"]); err != nil {
 		return q, err
 	}
-	if q.Action, err = policy.ParseAction(c.query["action"]); err != nil {
+	if q.Action, err = c.query.action(); err != nil {
 		return q, err
 	}
 	if q.Resource, err = a.asked(c); err != nil {
@@ -363,6 +370,15 @@ func (a *API) question(c *call) (q policy.Request, err error) {
 		q.Context.Event = e
 	}
 	return q, nil
+}
+
+// action reads the action that a question is about.
+func (q query) action() (policy.Action, error) {
+	a, err := policy.ParseAction(q["action"])
+	if err != nil {
+		return a, badRequest("action: %s", problem.From(err).Public)
+	}
+	return a, nil
 }
 
 // asked reads the resource that a question is about: one of the call's namespace, or of the server.

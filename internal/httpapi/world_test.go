@@ -50,6 +50,16 @@ func decisions(t testing.TB, guard *access.Guard) *access.Decisions {
 	return d
 }
 
+// policies returns policies that the guard decides by.
+func policies(t testing.TB, guard *access.Guard) *access.Policies {
+	t.Helper()
+	p, err := access.OpenPolicies(t.Context(), &bucket{m: map[string][]byte{}}, guard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
 // world is a server behind the API: a real guard, and fakes of everything else. It has the namespaces
 // shop and bank, each with one function "price" and one subscription "orders".
 type world struct {
@@ -108,12 +118,12 @@ func newWorldOf(t testing.TB, cfg httpapi.Config) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	policies, err := policy.New()
+	builtIn, err := policy.New()
 	if err != nil {
 		t.Fatal(err)
 	}
 	w := &world{
-		guard: access.NewGuard(tokens, policies), log: &bytes.Buffer{},
+		guard: access.NewGuard(tokens, builtIn), log: &bytes.Buffer{},
 		spaces: map[ident.Namespace]*space{"shop": newSpace("shop"), "bank": newSpace("bank")}, tokens: map[policy.Role]string{},
 	}
 	for _, role := range policy.Roles() {
@@ -121,7 +131,7 @@ func newWorldOf(t testing.TB, cfg httpapi.Config) *world {
 	}
 	w.API, err = httpapi.New(cfg, httpapi.Deps{
 		Identifier: access.NewIdentifier(w.guard.Tokens, access.IdentifierConfig{}),
-		Guard:      w.guard, Decisions: decisions(t, w.guard), Intake: intake{w}, Deployer: deployer{w}, Space: w.space,
+		Guard:      w.guard, Decisions: decisions(t, w.guard), Policies: policies(t, w.guard), Intake: intake{w}, Deployer: deployer{w}, Space: w.space,
 		Status: func(context.Context) api.Status {
 			return api.Status{Version: "v", Mode: "dev", Started: time.Unix(1, 0).UTC(), DataDir: "/data", DiskFree: 1, Resident: 2, Cells: &api.CellStatus{SecondWall: "on", Reset: "tracked"}}
 		},
