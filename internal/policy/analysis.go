@@ -36,7 +36,8 @@ type Access struct {
 // then means "in some context, perhaps", with the policies in Assumed, and "denied" means in every context.
 func (s *Set) WhoCan(a Action, r Resource, principals []Principal, c *Context) []Access {
 	list := make([]Access, len(principals))
-	q := Request{Action: a, Resource: r}
+	entity := r.entity(r.uid())
+	q := Request{Action: a, Resource: r, resource: &entity}
 	if c != nil {
 		q.Context = *c
 	}

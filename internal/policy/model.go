@@ -42,7 +42,12 @@ func newWorld(q *Request, parts ContextPart) (*world, bool) {
 	resource := q.Resource.uid()
 	// A function that acts on itself is one entity, and its own description of itself says more.
 	if resource != principal {
-		w.entities[1], w.n = q.Resource.entity(resource), 2
+		w.n = 2
+		if q.resource != nil {
+			w.entities[1] = *q.resource
+		} else {
+			w.entities[1] = q.Resource.entity(resource)
+		}
 	}
 	w.request = cedar.Request{Principal: principal, Action: actionUID(q.Action), Resource: resource}
 	if parts != 0 {

@@ -201,6 +201,9 @@ type Request struct {
 	Action    Action
 	Resource  Resource
 	Context   Context
+
+	// resource is the entity of the resource, nil when it is to be made.
+	resource *cedar.Entity
 }
 
 // Decision is the answer. The zero Decision is a deny.
