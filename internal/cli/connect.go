@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"net"
@@ -43,8 +44,8 @@ func (a *app) namespace() string {
 	return a.env.Getenv("SALLYPORT_NAMESPACE")
 }
 
-// resolve fills in from the environment, then from the file that `dev` leaves.
-func (a *app) resolve() (client.Config, error) {
+// target returns the server that is meant, from flags, the environment, and the file that `dev` leaves.
+func (a *app) target() (client.Config, error) {
 	first := func(flag, name string) string {
 		if flag != "" {
 			return flag
@@ -74,9 +75,19 @@ func (a *app) resolve() (client.Config, error) {
 	return cfg, nil
 }
 
+// resolve is target, with the token of a login when no other is named.
+func (a *app) resolve(ctx context.Context) (client.Config, error) {
+	cfg, err := a.target()
+	if err != nil || cfg.TokenFile != "" || cfg.Token != "" {
+		return cfg, err
+	}
+	cfg.Token, err = a.loginToken(ctx, cfg.Server)
+	return cfg, err
+}
+
 // connect returns a client of the server the user means.
-func (a *app) connect() (*client.Client, error) {
-	cfg, err := a.resolve()
+func (a *app) connect(ctx context.Context) (*client.Client, error) {
+	cfg, err := a.resolve(ctx)
 	if err != nil {
 		return nil, err
 	}

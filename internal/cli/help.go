@@ -19,6 +19,7 @@ func topics() []*cobra.Command {
   SALLYPORT_CA_FILE     CA certificate of the server
   SALLYPORT_TOKEN_FILE  file with the token
   SALLYPORT_TOKEN       the token itself, when no file is named
+  XDG_CONFIG_HOME       folder that has sallyport/logins.json, where ` + "`sallyport login`" + ` keeps tokens (default ~/.config)
   SALLYPORT_NAMESPACE   namespace, "default" when there is none
   NO_COLOR              no colours, when it is set
 
