@@ -5,3 +5,15 @@ const (
 	MaxTokens     = maxTokens
 	MaxRemembered = maxRemembered
 )
+
+// MaxKeys is how many keys a limiter keeps.
+const MaxKeys = rateShards * maxPerShard
+
+// Kept returns how many addresses are kept.
+func (i *Identifier) Kept() int {
+	n := 0
+	for s := range i.rates.addresses.shards {
+		n += len(i.rates.addresses.shards[s].paid)
+	}
+	return n
+}

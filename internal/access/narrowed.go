@@ -23,6 +23,9 @@ func (i *Identifier) narrowed(r *http.Request, text string) (*Principal, error) 
 	now, sum, changes := time.Now(), oidc.Sum(text), i.changes()
 	p := i.known.get(sum, now, changes)
 	if p == nil {
+		if err := i.strained(r); err != nil {
+			return nil, err
+		}
 		if p = i.verifyNarrowed(text); p == nil {
 			return nil, unauthenticated()
 		}

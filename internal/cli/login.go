@@ -174,7 +174,9 @@ func (s *keptLogin) open(ctx context.Context) (is *login.Issuer, done func(), er
 }
 
 // take notes what the issuer gave.
-func (s *keptLogin) take(t *login.Tokens) { s.Token, s.Refresh, s.Expires = t.Token, t.Refresh, t.Expires.UTC() }
+func (s *keptLogin) take(t *login.Tokens) {
+	s.Token, s.Refresh, s.Expires = t.Token, t.Refresh, t.Expires.UTC()
+}
 
 // loginToken returns the token of the login to a server, renewed when it is about to end, or "" without a login.
 func (a *app) loginToken(ctx context.Context, server string) (string, error) {
