@@ -6,6 +6,7 @@ import (
 	"crypto/subtle"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -62,9 +63,10 @@ type Identifier struct {
 	cfg     IdentifierConfig
 	issuers oidc.Issuers
 	about   map[string]*Issuer
-	known   recent
-	rates   rates
-	proofs  *oidc.Proofs
+	// Each kind of credential is remembered apart: a certificate is public, and its bytes must be no token.
+	tokensKnown, narrowedKnown, certificatesKnown recent
+	rates                                         rates
+	proofs                                        *oidc.Proofs
 }
 
 // NewIdentifier returns an identifier.
@@ -192,7 +194,7 @@ func (i *Identifier) verified(r *http.Request, text string) (*Principal, error) 
 	}
 	now, sum := time.Now(), oidc.Sum(text)
 	changes := i.changes()
-	if p := i.known.get(sum, now, changes); p != nil && p.base == "" {
+	if p := i.tokensKnown.get(sum, now, changes); p != nil {
 		return p, nil
 	}
 	if err := i.strained(r); err != nil {
@@ -204,7 +206,7 @@ func (i *Identifier) verified(r *http.Request, text string) (*Principal, error) 
 	}
 	p := i.principal(tok)
 	p.bound = binding{certificate: tok.Thumbprint, key: tok.KeyThumbprint}
-	i.known.put(sum, p, now, changes)
+	i.tokensKnown.put(sum, p, now, changes)
 	return p, nil
 }
 
@@ -295,8 +297,20 @@ func mapped(id ident.PrincipalID, claims *Claims, by func(*Claims) (Mapping, boo
 	return p
 }
 
-// printable escapes what is not a plain character: ids are in logs, and on terminals. Two names never become one.
+// maxPrintable bounds a name in an id, in bytes: the id is stored with each of the up to 1,024 events of a request.
+const maxPrintable = 200
+
+// printable escapes what is not a plain character: ids are in logs, and on terminals. One that is too long is named by its
+// digest, with a beginning that no escape has. Two names never become one.
 func printable(s string) string {
+	out := escaped(s)
+	if len(out) > maxPrintable {
+		return fmt.Sprintf("%%sha256:%x", sha256.Sum256([]byte(s)))
+	}
+	return out
+}
+
+func escaped(s string) string {
 	const hex = "0123456789abcdef"
 	var b strings.Builder
 	for n := range len(s) {

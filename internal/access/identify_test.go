@@ -91,6 +91,10 @@ func TestIdentifyIssuer(t *testing.T) {
 	if want := "user:" + is.URL + "#e%20ve%0a#ada"; string(stranger.ID) != want {
 		t.Errorf("ID = %q; want %q", stranger.ID, want)
 	}
+	long, err := who.Identify(request("Bearer " + is.Token(map[string]any{"sub": strings.Repeat("ä", 120)})))
+	if err != nil || !strings.HasPrefix(string(long.ID), "user:"+is.URL+"#%sha256:") || len(long.ID) > 400 {
+		t.Errorf("ID of a long subject = %q, %v", long.ID, err)
+	}
 	for _, a := range policy.Actions() {
 		for _, res := range []policy.Resource{shop, policy.OfServer(), {Kind: policy.KindEventType, Namespace: "shop", Name: "a"}, {Kind: policy.KindFunction, Namespace: "shop", Name: "f"}} {
 			if g.Authorize(t.Context(), stranger, a, res) == nil {

@@ -86,7 +86,7 @@ const (
 	maxAudiences  = 16
 	maxMappings   = 256
 	maxClaimValue = 255 // bytes
-	maxIssuerURL  = 512 // bytes
+	maxIssuerURL  = 200 // bytes; it is a part of the ids that are stored with each event
 	maxSkew       = 5 * time.Minute
 	maxMapTypes   = 100
 	maxRate       = 1_000_000 // a second, or at once
