@@ -27,12 +27,14 @@ const (
 )
 
 // connection says which server a command talks to.
-type connection struct{ server, caFile, tokenFile, namespace string }
+type connection struct{ server, caFile, tokenFile, certFile, keyFile, namespace string }
 
 func (c *connection) flags(f *pflag.FlagSet) {
 	f.StringVar(&c.server, "server", "", "`URL` of the server (default: that of a running `sallyport dev` in this folder)")
 	f.StringVar(&c.caFile, "ca-file", "", "`file` with the CA certificate of the server")
 	f.StringVar(&c.tokenFile, "token-file", "", "`file` with the token")
+	f.StringVar(&c.certFile, "cert-file", "", "`file` with a client certificate, where the server takes them; a token goes before it")
+	f.StringVar(&c.keyFile, "key-file", "", "`file` with the key of the client certificate")
 	f.StringVarP(&c.namespace, "namespace", "n", "", "`namespace` to work in (default \"default\")")
 }
 
@@ -55,6 +57,7 @@ func (a *app) target() (client.Config, error) {
 	cfg := client.Config{
 		Server: first(a.conn.server, "SALLYPORT_SERVER"), CAFile: first(a.conn.caFile, "SALLYPORT_CA_FILE"),
 		TokenFile: first(a.conn.tokenFile, "SALLYPORT_TOKEN_FILE"), Namespace: a.namespace(),
+		CertFile: first(a.conn.certFile, "SALLYPORT_CERT_FILE"), KeyFile: first(a.conn.keyFile, "SALLYPORT_KEY_FILE"),
 	}
 	if cfg.TokenFile == "" {
 		cfg.Token = a.env.Getenv("SALLYPORT_TOKEN")
@@ -78,7 +81,7 @@ func (a *app) target() (client.Config, error) {
 // resolve is target, with the token of a login when no other is named.
 func (a *app) resolve(ctx context.Context) (client.Config, error) {
 	cfg, err := a.target()
-	if err != nil || cfg.TokenFile != "" || cfg.Token != "" {
+	if err != nil || cfg.TokenFile != "" || cfg.Token != "" || cfg.CertFile != "" {
 		return cfg, err
 	}
 	cfg.Token, err = a.loginToken(ctx, cfg.Server)

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"sallyport/client"
 	"sallyport/internal/testkit"
 )
 
@@ -153,6 +154,15 @@ namespace = "default"
 		if got := ask(tc.client, tc.auth); got != tc.want {
 			t.Errorf("%s: %d; want %d", name, got, tc.want)
 		}
+	}
+	certFile, keyFile := testkit.WritePair(t, api)
+	c, err := client.New(client.Config{Server: s.Ready.URL, CAFile: s.Ready.CAFile, CertFile: certFile, KeyFile: keyFile})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.Events(t.Context(), client.ListOptions{}); err != nil {
+		t.Errorf("by the client library: %v", err)
 	}
 	open := s.ClientWith(t, api)
 	if got := ask(open, ""); got != http.StatusOK {
