@@ -94,6 +94,27 @@ func (a *app) connect(ctx context.Context) (*client.Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	return open(cfg)
+}
+
+// connectNow is connect for who cannot wait: a login whose token has ended is not renewed.
+func (a *app) connectNow() (*client.Client, error) {
+	cfg, err := a.target()
+	if err != nil {
+		return nil, err
+	}
+	if cfg.TokenFile == "" && cfg.Token == "" && cfg.CertFile == "" {
+		all, err := a.logins()
+		if err != nil {
+			return nil, err
+		}
+		cfg.Token = all[loginKey(cfg.Server)].Token
+	}
+	return open(cfg)
+}
+
+// open returns a client, and says which file is not there.
+func open(cfg client.Config) (*client.Client, error) {
 	if cfg.CAFile != "" {
 		if _, err := os.Stat(cfg.CAFile); errors.Is(err, fs.ErrNotExist) {
 			return nil, problem.New(problem.NotFound, "cli.no_file", "there is no CA file %s", cfg.CAFile).

@@ -192,7 +192,9 @@ func (a *app) loginToken(ctx context.Context, server string) (string, error) {
 	if s.Refresh == "" {
 		return "", ended
 	}
-	got, err := s.renew(ctx)
+	// The issuer may end the refresh token as it answers: an interrupted command must not lose the one that comes back.
+	// What it takes is bounded all the same.
+	got, err := s.renew(context.WithoutCancel(ctx))
 	if errors.Is(err, login.ErrEnded) {
 		// Another command may have used the refresh token in the meantime, and kept a new one.
 		if all, err := a.logins(); err == nil && all[loginKey(server)].Refresh != s.Refresh && all[loginKey(server)].Token != "" {

@@ -2,6 +2,9 @@ package oidc
 
 import "time"
 
+// MaxWaiters is how many callers wait for one fetch.
+const MaxWaiters = maxWaiters
+
 // Forgive has the next unknown key of an issuer make a fetch, as if refreshPause had passed.
 func (all Issuers) Forgive(url string) {
 	k := all[url].keys

@@ -283,6 +283,37 @@ func TestIssuerFails(t *testing.T) {
 	}
 }
 
+// TestWaitersAreBounded: an issuer that does not answer holds a bounded number of callers; the others go at once.
+func TestWaitersAreBounded(t *testing.T) {
+	t.Parallel()
+	is := testkit.NewIssuer(t)
+	all := newIssuers(t, is)
+	is.Fail(testkit.FaultHang)
+	token := is.Token(nil)
+	const callers = 3 * oidc.MaxWaiters
+	answers := make(chan error, callers)
+	for range callers {
+		go func() {
+			_, err := all.Verify(t.Context(), token)
+			answers <- err
+		}()
+	}
+	for n := range callers - oidc.MaxWaiters {
+		if err := <-answers; !errors.Is(err, oidc.ErrNoKeys) {
+			t.Fatalf("caller %d: %v; want ErrNoKeys", n, err)
+		}
+	}
+	is.Fail(testkit.FaultNone)
+	for n := range oidc.MaxWaiters {
+		if err := <-answers; err != nil {
+			t.Errorf("waiter %d: %v", n, err)
+		}
+	}
+	if asked := is.Asked("/keys"); asked != 1 {
+		t.Errorf("%d fetches; want 1 for all", asked)
+	}
+}
+
 func FuzzVerify(f *testing.F) {
 	is := testkit.NewIssuer(f)
 	all := newIssuers(f, is)
