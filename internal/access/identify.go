@@ -107,7 +107,7 @@ func (i *Identifier) Identify(r *http.Request) (*Principal, error) {
 }
 
 func (i *Identifier) identify(r *http.Request) (*Principal, error) {
-	if len(r.Header["Authorization"]) == 0 && len(r.Header["Dpop"]) == 0 && len(i.cfg.Authorities) > 0 {
+	if len(i.cfg.Authorities) > 0 && len(r.Header["Authorization"]) == 0 && len(r.Header["Dpop"]) == 0 {
 		if p := i.certificate(r); p != nil && !crossSite(r) {
 			return p, nil
 		}
