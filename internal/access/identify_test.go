@@ -1,8 +1,10 @@
 package access_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -135,6 +137,36 @@ func TestIdentifyRefuses(t *testing.T) {
 	_, err := newIdentifier(t, g, is, nil).Identify(request("Bearer " + good))
 	if p := problem.From(err); p.Code != "access.issuer_unavailable" || p.RetryAfter <= 0 {
 		t.Errorf("without keys: %v; want access.issuer_unavailable with a time", err)
+	}
+}
+
+// TestLogHoldsNoToken refuses tokens in every way and looks for parts of them in the log of a developer.
+func TestLogHoldsNoToken(t *testing.T) {
+	t.Parallel()
+	is := testkit.NewIssuer(t)
+	g := newGuard(t, &memory{m: map[string][]byte{}})
+	var log bytes.Buffer
+	who := newIdentifier(t, g, is, func(c *access.IdentifierConfig) {
+		c.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	})
+	k := is.Key("ES256")
+	header := map[string]any{"alg": "ES256", "kid": k.ID, "typ": "JWT"}
+	for _, change := range []map[string]any{
+		{"sub": 7774444}, {"aud": "canary-audience"}, {"iss": "https://canary.example"}, {"groups": map[string]any{"canary": "canary-group"}}, {"exp": "canary-time"}, {"amr": "canary-amr"},
+	} {
+		for _, token := range []string{is.Token(change), testkit.Sign(k, header, is.Claims(change)) + "canary", "canary." + is.Token(change)} {
+			if _, err := who.Identify(request("Bearer " + token)); err == nil {
+				t.Errorf("%v: accepted", change)
+			}
+			for _, secret := range []string{"canary", "7774444", token[:40], token[len(token)-20:]} {
+				if strings.Contains(log.String(), secret) {
+					t.Fatalf("the log holds %q:\n%s", secret, log.String())
+				}
+			}
+		}
+	}
+	if !strings.Contains(log.String(), "token refused") {
+		t.Error("nothing is logged, so this test shows nothing")
 	}
 }
 
