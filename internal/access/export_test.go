@@ -17,3 +17,6 @@ func (i *Identifier) Kept() int {
 	}
 	return n
 }
+
+// Identity returns what decisions about p are remembered by.
+func (p *Principal) Identity() [32]byte { return p.identity }

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -294,7 +295,27 @@ func mapped(id ident.PrincipalID, claims *Claims, by func(*Claims) (Mapping, boo
 	}
 	p := newPrincipal(out, expires)
 	p.Claims = claims
+	p.identity = claims.identify(p.identity)
 	return p
+}
+
+// identify returns the digest of a principal and its claims. Decisions are remembered by it, and policies may look at
+// claims: two principals with one id and other claims must not share an answer.
+func (c *Claims) identify(of digest) digest {
+	b := append(make([]byte, 0, 512), of[:]...)
+	add := func(list ...string) {
+		b = binary.AppendUvarint(b, uint64(len(list)))
+		for _, s := range list {
+			b = binary.AppendUvarint(b, uint64(len(s)))
+			b = append(b, s...)
+		}
+	}
+	add(c.Issuer, c.Subject, c.Client, c.Tenant, c.ACR)
+	add(c.Groups...)
+	add(c.Roles...)
+	add(c.AMR...)
+	b = binary.AppendVarint(b, c.AuthTime.Unix())
+	return sha256.Sum256(b)
 }
 
 // maxPrintable bounds a name in an id, in bytes: the id is stored with each of the up to 1,024 events of a request.

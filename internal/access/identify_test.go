@@ -222,3 +222,23 @@ func BenchmarkIdentify(b *testing.B) {
 		})
 	}
 }
+
+// TestIdentityHasClaims: answers are not shared by tokens of one subject whose claims differ.
+func TestIdentityHasClaims(t *testing.T) {
+	t.Parallel()
+	is := testkit.NewIssuer(t)
+	who := newIdentifier(t, newGuard(t, &memory{m: map[string][]byte{}}), is, nil)
+	seen := map[[32]byte]map[string]any{}
+	for _, change := range []map[string]any{
+		nil, {"groups": []string{"a", "b"}}, {"groups": []string{"ab"}}, {"acr": "a"}, {"amr": []string{"a"}}, {"amr": []string{"a", "b"}}, {"auth_time": 5}, {"azp": "a"}, {"sub": "b"},
+	} {
+		p, err := who.Identify(request("Bearer " + is.Token(change)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if before, ok := seen[p.Identity()]; ok {
+			t.Errorf("claims %v and %v are one identity", before, change)
+		}
+		seen[p.Identity()] = change
+	}
+}
