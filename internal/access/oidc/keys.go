@@ -58,7 +58,7 @@ type keys struct {
 	log    *slog.Logger
 
 	current atomic.Pointer[keySet]
-	dropped counter
+	dropped atomic.Uint64 // how often a fetch ended a key
 
 	mu      sync.Mutex
 	fetch   *fetch // under way
