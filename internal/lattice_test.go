@@ -54,11 +54,12 @@ var lattice = map[string][]string{
 
 	// The surfaces.
 	"client":            {"api"},
+	"internal/login":    {"internal/outbound"},
 	"internal/httpapi":  {"api", "internal/access", "internal/deploy", "internal/dispatch", "internal/event", "internal/eventlog", "internal/funclog", "internal/ident", "internal/ingress", "internal/meter", "internal/policy", "internal/problem"},
 	"internal/server":   {"*"},
 	"sdk/js":            {},
 	"internal/scaffold": {"internal/ident", "internal/problem", "sdk/js"},
-	"internal/cli":      {"api", "client", "internal/bundle", "internal/ident", "internal/manifest", "internal/narrow", "internal/problem", "internal/scaffold", "internal/server"},
+	"internal/cli":      {"api", "client", "internal/bundle", "internal/ident", "internal/login", "internal/manifest", "internal/narrow", "internal/outbound", "internal/problem", "internal/scaffold", "internal/server"},
 	"cmd/sallyport":     {"internal/cli"},
 
 	"internal/telemetry": {},

@@ -33,7 +33,7 @@ func (i *Identifier) certificate(r *http.Request) *Principal {
 	}
 	leaf := r.TLS.VerifiedChains[0][0]
 	now, sum, changes := time.Now(), sha256.Sum256(leaf.Raw), i.changes()
-	if p := i.known.get(sum, now, changes); p != nil {
+	if p := i.certificatesKnown.get(sum, now, changes); p != nil {
 		return p
 	}
 	for n := range i.cfg.Authorities {
@@ -43,7 +43,7 @@ func (i *Identifier) certificate(r *http.Request) *Principal {
 			if p == nil {
 				continue
 			}
-			i.known.put(sum, p, now, changes)
+			i.certificatesKnown.put(sum, p, now, changes)
 			return p
 		}
 	}

@@ -101,6 +101,9 @@ func TestIdentifyCertificate(t *testing.T) {
 			t.Errorf("%s: %+v, %v; want %s with role %q", name, p, err, tt.want, tt.role)
 		}
 	}
+	if p, err := who.Identify(request("Bearer " + string(plain.Leaf.Raw))); err == nil {
+		t.Errorf("the bytes of a certificate that is known are a token: %v", p)
+	}
 	good := shown(plain, ca.Certificate)
 	for name, h := range map[string][2]string{"origin": {"Origin", "https://evil.example"}, "site": {"Sec-Fetch-Site", "cross-site"}, "a bad token": {"Authorization", "Bearer x"}, "an empty token": {"Authorization", ""}} {
 		r := good.Clone(t.Context())

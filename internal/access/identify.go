@@ -6,6 +6,7 @@ import (
 	"crypto/subtle"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -50,6 +51,7 @@ type Issuer struct {
 type IdentifierConfig struct {
 	Issuers     []Issuer
 	Authorities []Authority
+	Rates       Rates
 	// Ours reports whether a host name is one of this server; nil is none, and then no proof of possession is good.
 	Ours   func(host string) bool
 	Logger *slog.Logger
@@ -61,13 +63,15 @@ type Identifier struct {
 	cfg     IdentifierConfig
 	issuers oidc.Issuers
 	about   map[string]*Issuer
-	known   recent
-	proofs  *oidc.Proofs
+	// Each kind of credential is remembered apart: a certificate is public, and its bytes must be no token.
+	tokensKnown, narrowedKnown, certificatesKnown recent
+	rates                                         rates
+	proofs                                        *oidc.Proofs
 }
 
 // NewIdentifier returns an identifier.
 func NewIdentifier(tokens *Tokens, cfg IdentifierConfig) *Identifier {
-	i := &Identifier{tokens: tokens, cfg: cfg, issuers: oidc.Issuers{}, about: map[string]*Issuer{}, proofs: oidc.NewProofs(time.Now())}
+	i := &Identifier{tokens: tokens, cfg: cfg, issuers: oidc.Issuers{}, about: map[string]*Issuer{}, proofs: oidc.NewProofs(time.Now()), rates: newRates(cfg.Rates)}
 	if i.cfg.Logger == nil {
 		i.cfg.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -82,7 +86,28 @@ func NewIdentifier(tokens *Tokens, cfg IdentifierConfig) *Identifier {
 // wrong. A token goes before a client certificate, and a bad one is not made good by it; a second Authorization
 // header is refused.
 func (i *Identifier) Identify(r *http.Request) (*Principal, error) {
-	if len(r.Header["Authorization"]) == 0 && len(r.Header["Dpop"]) == 0 && len(i.cfg.Authorities) > 0 {
+	if i.rates.addresses != nil {
+		if wait := i.rates.addresses.take(network(r)); wait > 0 {
+			return nil, rateExceeded("this address", wait)
+		}
+	}
+	p, err := i.identify(r)
+	if err != nil {
+		if i.rates.failures != nil && problem.From(err).Kind == problem.Unauthenticated {
+			i.rates.failures.take(network(r))
+		}
+		return nil, err
+	}
+	if i.rates.principals != nil {
+		if wait := i.rates.principals.take(p.ID); wait > 0 {
+			return nil, rateExceeded(string(p.ID), wait)
+		}
+	}
+	return p, nil
+}
+
+func (i *Identifier) identify(r *http.Request) (*Principal, error) {
+	if len(i.cfg.Authorities) > 0 && len(r.Header["Authorization"]) == 0 && len(r.Header["Dpop"]) == 0 {
 		if p := i.certificate(r); p != nil && !crossSite(r) {
 			return p, nil
 		}
@@ -110,10 +135,10 @@ func (i *Identifier) Circumstances(r *http.Request) Circumstances {
 // and did not end. A proof of possession, which is used up, is not asked for again.
 func (i *Identifier) Still(r *http.Request) error {
 	if text, proven := credential(r); proven {
-		_, err := i.verified(r.Context(), text)
+		_, err := i.verified(r, text)
 		return err
 	}
-	_, err := i.Identify(r)
+	_, err := i.identify(r)
 	return err
 }
 
@@ -149,7 +174,7 @@ func credential(r *http.Request) (text string, proven bool) {
 // foreign returns the principal of an issuer's token, if the caller has proved what the token says must be proved. A token that
 // is bound to a key is no bearer token, and one that is not bound takes no proof.
 func (i *Identifier) foreign(r *http.Request, text string, proven bool) (*Principal, error) {
-	p, err := i.verified(r.Context(), text)
+	p, err := i.verified(r, text)
 	if err != nil {
 		return nil, err
 	}
@@ -168,22 +193,25 @@ func (i *Identifier) foreign(r *http.Request, text string, proven bool) (*Princi
 }
 
 // verified returns the principal of an issuer's token, whatever else the token says must be proved.
-func (i *Identifier) verified(ctx context.Context, text string) (*Principal, error) {
+func (i *Identifier) verified(r *http.Request, text string) (*Principal, error) {
 	if len(text) > oidc.MaxToken {
 		return nil, unauthenticated()
 	}
 	now, sum := time.Now(), oidc.Sum(text)
 	changes := i.changes()
-	if p := i.known.get(sum, now, changes); p != nil && p.base == "" {
+	if p := i.tokensKnown.get(sum, now, changes); p != nil {
 		return p, nil
 	}
-	tok, err := i.issuers.Verify(ctx, text)
+	if err := i.strained(r); err != nil {
+		return nil, err
+	}
+	tok, err := i.issuers.Verify(r.Context(), text)
 	if err != nil {
-		return nil, i.refused(ctx, err)
+		return nil, i.refused(r.Context(), err)
 	}
 	p := i.principal(tok)
 	p.bound = binding{certificate: tok.Thumbprint, key: tok.KeyThumbprint}
-	i.known.put(sum, p, now, changes)
+	i.tokensKnown.put(sum, p, now, changes)
 	return p, nil
 }
 
@@ -207,6 +235,9 @@ func (i *Identifier) possesses(r *http.Request, text, key string) error {
 	proofs := r.Header["Dpop"]
 	if len(proofs) != 1 || !i.ours(r.Host) {
 		return unauthenticated()
+	}
+	if err := i.strained(r); err != nil {
+		return err
 	}
 	err := i.proofs.Check(&oidc.Proof{
 		Text: proofs[0], Token: text, Key: key, Method: r.Method, Host: r.Host, Path: r.URL.EscapedPath(),
@@ -289,8 +320,20 @@ func (c *Claims) forPolicies() *policy.Claims {
 	}
 }
 
-// printable escapes what is not a plain character: ids are in logs, and on terminals. Two names never become one.
+// maxPrintable bounds a name in an id, in bytes: the id is stored with each of the up to 1,024 events of a request.
+const maxPrintable = 200
+
+// printable escapes what is not a plain character: ids are in logs, and on terminals. One that is too long is named by its
+// digest, with a beginning that no escape has. Two names never become one.
 func printable(s string) string {
+	out := escaped(s)
+	if len(out) > maxPrintable {
+		return fmt.Sprintf("%%sha256:%x", sha256.Sum256([]byte(s)))
+	}
+	return out
+}
+
+func escaped(s string) string {
 	const hex = "0123456789abcdef"
 	var b strings.Builder
 	for n := range len(s) {

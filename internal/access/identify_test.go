@@ -1,8 +1,10 @@
 package access_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -91,6 +93,10 @@ func TestIdentifyIssuer(t *testing.T) {
 	if want := "user:" + is.URL + "#e%20ve%0a#ada"; string(stranger.ID) != want {
 		t.Errorf("ID = %q; want %q", stranger.ID, want)
 	}
+	long, err := who.Identify(request("Bearer " + is.Token(map[string]any{"sub": strings.Repeat("ä", 120)})))
+	if err != nil || !strings.HasPrefix(string(long.ID), "user:"+is.URL+"#%sha256:") || len(long.ID) > 400 {
+		t.Errorf("ID of a long subject = %q, %v", long.ID, err)
+	}
 	for _, a := range policy.Actions() {
 		for _, res := range []policy.Resource{shop, policy.OfServer(), {Kind: policy.KindEventType, Namespace: "shop", Name: "a"}, {Kind: policy.KindFunction, Namespace: "shop", Name: "f"}} {
 			if g.Authorize(t.Context(), stranger, a, res) == nil {
@@ -134,6 +140,36 @@ func TestIdentifyRefuses(t *testing.T) {
 	}
 }
 
+// TestLogHoldsNoToken refuses tokens in every way and looks for parts of them in the log of a developer.
+func TestLogHoldsNoToken(t *testing.T) {
+	t.Parallel()
+	is := testkit.NewIssuer(t)
+	g := newGuard(t, &memory{m: map[string][]byte{}})
+	var log bytes.Buffer
+	who := newIdentifier(t, g, is, func(c *access.IdentifierConfig) {
+		c.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	})
+	k := is.Key("ES256")
+	header := map[string]any{"alg": "ES256", "kid": k.ID, "typ": "JWT"}
+	for _, change := range []map[string]any{
+		{"sub": 7774444}, {"aud": "canary-audience"}, {"iss": "https://canary.example"}, {"groups": map[string]any{"canary": "canary-group"}}, {"exp": "canary-time"}, {"amr": "canary-amr"},
+	} {
+		for _, token := range []string{is.Token(change), testkit.Sign(k, header, is.Claims(change)) + "canary", "canary." + is.Token(change)} {
+			if _, err := who.Identify(request("Bearer " + token)); err == nil {
+				t.Errorf("%v: accepted", change)
+			}
+			for _, secret := range []string{"canary", "7774444", token[:40], token[len(token)-20:]} {
+				if strings.Contains(log.String(), secret) {
+					t.Fatalf("the log holds %q:\n%s", secret, log.String())
+				}
+			}
+		}
+	}
+	if !strings.Contains(log.String(), "token refused") {
+		t.Error("nothing is logged, so this test shows nothing")
+	}
+}
+
 // TestRememberedKeyEnds: a key that its issuer withdraws ends what was remembered of its tokens.
 func TestRememberedKeyEnds(t *testing.T) {
 	t.Parallel()
@@ -167,6 +203,14 @@ func BenchmarkIdentify(b *testing.B) {
 	who := newIdentifier(b, g, is, nil)
 	r := request("Bearer " + is.Token(map[string]any{"groups": []string{"shop-team"}, "exp": time.Now().Add(time.Hour).Unix()}))
 	own := request("Bearer " + create(b, g, api.TokenRequest{Role: "reader"}).Text)
+	b.Run("own, before there were others", func(b *testing.B) {
+		text := strings.TrimPrefix(own.Header.Get("Authorization"), "Bearer ")
+		for b.Loop() {
+			if _, err := g.Authenticate(b.Context(), text); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 	for name, r := range map[string]*http.Request{"issuer": r, "own": own} {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
@@ -176,5 +220,25 @@ func BenchmarkIdentify(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// TestIdentityHasClaims: answers are not shared by tokens of one subject whose claims differ.
+func TestIdentityHasClaims(t *testing.T) {
+	t.Parallel()
+	is := testkit.NewIssuer(t)
+	who := newIdentifier(t, newGuard(t, &memory{m: map[string][]byte{}}), is, nil)
+	seen := map[[32]byte]map[string]any{}
+	for _, change := range []map[string]any{
+		nil, {"groups": []string{"a", "b"}}, {"groups": []string{"ab"}}, {"acr": "a"}, {"amr": []string{"a"}}, {"amr": []string{"a", "b"}}, {"auth_time": 5}, {"azp": "a"}, {"sub": "b"},
+	} {
+		p, err := who.Identify(request("Bearer " + is.Token(change)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if before, ok := seen[p.Identity()]; ok {
+			t.Errorf("claims %v and %v are one identity", before, change)
+		}
+		seen[p.Identity()] = change
 	}
 }

@@ -21,12 +21,15 @@ func (i *Identifier) narrowed(r *http.Request, text string) (*Principal, error) 
 		return nil, unauthenticated()
 	}
 	now, sum, changes := time.Now(), oidc.Sum(text), i.changes()
-	p := i.known.get(sum, now, changes)
+	p := i.narrowedKnown.get(sum, now, changes)
 	if p == nil {
+		if err := i.strained(r); err != nil {
+			return nil, err
+		}
 		if p = i.verifyNarrowed(text); p == nil {
 			return nil, unauthenticated()
 		}
-		i.known.put(sum, p, now, changes)
+		i.narrowedKnown.put(sum, p, now, changes)
 	}
 	base := i.tokens.valid(p.base, now)
 	if base == nil || !now.Before(p.Expires) {

@@ -103,7 +103,7 @@ func TestNarrowedEnds(t *testing.T) {
 				}
 			}
 		}
-		if !ask(hour, "") || !ask(longer, "") || ask(hour[:len(hour)-1]+"A", "") || ask(narrow.Prefix+strings.Repeat("A", 6000), "") {
+		if !ask(hour, "") || !ask(longer, "") || ask(hour[:len(hour)-1], "") || ask(narrow.Prefix+strings.Repeat("A", 6000), "") {
 			t.Error("wrong answers within the hour")
 		}
 		time.Sleep(time.Hour) // the bubble's clock

@@ -133,7 +133,7 @@ func (t *Tokens) Authenticate(_ context.Context, text string) (*Principal, error
 
 func unauthenticated() error {
 	return problem.New(problem.Unauthenticated, "access.unauthenticated", "the request has no valid token").
-		WithHint("send Authorization: Bearer with a token; `sallyport token create` makes one, `sallyport doctor` checks yours")
+		WithHint("send Authorization: Bearer with a token; `sallyport token create` makes one, `sallyport login` gets one, `sallyport doctor` checks yours")
 }
 
 // Create makes a token for req on behalf of by. The answer holds its text, which is not kept.

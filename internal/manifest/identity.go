@@ -57,6 +57,12 @@ type NameMapping struct {
 	Mapping
 }
 
+// Rates bound what one address or one principal may ask; a zero Rate is no bound.
+type Rates struct{ Failures, Address, Principal Rate }
+
+// Rate is how many in a second on the whole, and how many at once.
+type Rate struct{ PerSecond, Burst int }
+
 // The kinds of principals.
 const (
 	PrincipalUser    = "user"
@@ -80,9 +86,10 @@ const (
 	maxAudiences  = 16
 	maxMappings   = 256
 	maxClaimValue = 255 // bytes
-	maxIssuerURL  = 512 // bytes
+	maxIssuerURL  = 200 // bytes; it is a part of the ids that are stored with each event
 	maxSkew       = 5 * time.Minute
 	maxMapTypes   = 100
+	maxRate       = 1_000_000 // a second, or at once
 )
 
 // algorithms are the signatures that may be accepted. They are asymmetric: with another one, whoever can
@@ -242,4 +249,24 @@ func (t *table) nameMapping() NameMapping {
 	t.mapping(&m.Mapping)
 	t.done()
 	return m
+}
+
+func (t *table) rates(r *Rates) {
+	for _, v := range []struct {
+		key string
+		to  *Rate
+	}{{"failures", &r.Failures}, {"address", &r.Address}, {"principal", &r.Principal}} {
+		rt := t.table(v.key)
+		if n := t.n.members[v.key]; n != nil && n.kind == kindTable {
+			rt.need("rate", "the rate is missing: how many in a second")
+			v.to.Burst = 0
+		}
+		rt.integer("rate", &v.to.PerSecond, 1, maxRate)
+		rt.integer("burst", &v.to.Burst, 1, maxRate)
+		if v.to.Burst == 0 {
+			v.to.Burst = v.to.PerSecond
+		}
+		rt.done()
+	}
+	t.done()
 }

@@ -16,6 +16,7 @@ type Server struct {
 	// ClientCAs are those whose certificates prove who a caller is.
 	ClientCAs []ClientCA
 	Issuers   []Issuer
+	Rates     Rates
 	Keys      Keys
 	Log       Log
 	Limits    ServerLimits
@@ -93,6 +94,7 @@ func DefaultServer() *Server {
 		Listen: "127.0.0.1:8600", DataDir: "sallyport-data",
 		Log:     Log{Format: "text", Level: "info"},
 		Limits:  ServerLimits{EventBytes: 1 << 20, BatchEvents: ident.MaxBatchEvents, BatchBytes: 4 << 20, Requests: 1024},
+		Rates:   Rates{Failures: Rate{PerSecond: 10, Burst: 300}},
 		Events:  Events{DuplicateWindow: 24 * time.Hour},
 		Storage: Storage{MinFree: 64 << 20},
 		Cells:   Cells{SecondWall: WallOn, Memory: 256 << 20},
@@ -113,6 +115,7 @@ func ParseServer(file string, text []byte) (*Server, error) {
 	root.table("listen").listen(s)
 	root.table("tls").tls(&s.TLS, &s.ClientCAs)
 	s.Issuers = root.issuers()
+	root.table("rates").rates(&s.Rates)
 	keys := root.table("keys")
 	keys.textTo("root_file", &s.Keys.RootFile)
 	keys.done()

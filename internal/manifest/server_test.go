@@ -34,6 +34,11 @@ retain_age       = "30d"
 retain_bytes     = "5GiB"
 duplicate_window = "1h"
 
+[rates]
+failures = { rate = 1 }
+address = { rate = 2, burst = 3 }
+principal.rate = 4
+
 [storage]
 min_free = "1GiB"
 
@@ -61,6 +66,7 @@ func TestParseServer(t *testing.T) {
 			Limits:  manifest.ServerLimits{EventBytes: 2 << 20, BatchBytes: 3 << 20, BatchEvents: 10, Requests: 11, Workers: 12},
 			Events:  manifest.Events{RetainAge: 720 * time.Hour, RetainBytes: 5 << 30, DuplicateWindow: time.Hour},
 			Storage: manifest.Storage{MinFree: 1 << 30},
+			Rates:   manifest.Rates{Failures: manifest.Rate{PerSecond: 1, Burst: 1}, Address: manifest.Rate{PerSecond: 2, Burst: 3}, Principal: manifest.Rate{PerSecond: 4, Burst: 4}},
 			Cells:   manifest.Cells{SecondWall: manifest.WallRequired, Memory: 96 << 20},
 		}},
 		{"large events alone", `limits.event_bytes = "5MiB"`, with(func(s *manifest.Server) {
@@ -118,6 +124,7 @@ func TestReferenceServerFile(t *testing.T) {
 	want.Limits.Workers = 8
 	want.Cells.WorkerMemory = 4 << 30
 	want.Events.RetainAge, want.Events.RetainBytes = 720*time.Hour, 50<<30
+	want.Rates.Address, want.Rates.Principal = manifest.Rate{PerSecond: 20000, Burst: 40000}, manifest.Rate{PerSecond: 10000, Burst: 20000}
 	want.ClientCAs = []manifest.ClientCA{{
 		Name: "shop", File: "/etc/sallyport/tls/shop-ca.crt", CRLFile: "/etc/sallyport/tls/shop.crl",
 		Map: []manifest.NameMapping{
@@ -138,7 +145,7 @@ func TestReferenceServerFile(t *testing.T) {
 		t.Errorf("with every setting (-want +got):\n%s", diff)
 	}
 
-	for _, table := range []string{"", "listen", "tls", "keys", "log", "limits", "events", "storage", "cells", "[issuers]", "[issuers.map]", "[tls.client_ca]"} {
+	for _, table := range []string{"", "listen", "tls", "keys", "log", "limits", "rates", "events", "storage", "cells", "[issuers]", "[issuers.map]", "[tls.client_ca]"} {
 		for _, key := range known(t, "server", table) {
 			line := regexp.MustCompile(`(?m)^(# )?` + key + ` *= |^(# )?\[+([a-z_]+\.)*` + key + `\]+$`)
 			if !line.Match(text) {

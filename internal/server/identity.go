@@ -35,6 +35,8 @@ func (s *server) newIdentifier() (*access.Identifier, error) {
 		certs := s.certs.Load()
 		return certs != nil && certs.current.Load().Leaf.VerifyHostname(host) == nil
 	}}
+	rates := &s.cfg.Settings.Rates
+	cfg.Rates = access.Rates{Failures: access.Rate(rates.Failures), Address: access.Rate(rates.Address), Principal: access.Rate(rates.Principal)}
 	for i := range s.cfg.Settings.Issuers {
 		is, err := s.newIssuer(&s.cfg.Settings.Issuers[i])
 		if err != nil {

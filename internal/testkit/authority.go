@@ -105,3 +105,19 @@ func (s *Server) ClientWith(t testing.TB, cert *tls.Certificate) *http.Client {
 	t.Cleanup(transport.CloseIdleConnections)
 	return &http.Client{Timeout: s.Client.Timeout, Transport: transport}
 }
+
+// WritePair writes a certificate and its key to files.
+func WritePair(t testing.TB, cert *tls.Certificate) (certFile, keyFile string) {
+	t.Helper()
+	dir := t.TempDir()
+	key, err := x509.MarshalPKCS8PrivateKey(cert.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, block := range map[string]*pem.Block{"client.crt": {Type: "CERTIFICATE", Bytes: cert.Certificate[0]}, "client.key": {Type: "PRIVATE KEY", Bytes: key}} {
+		if err := os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return filepath.Join(dir, "client.crt"), filepath.Join(dir, "client.key")
+}

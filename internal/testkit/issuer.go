@@ -40,6 +40,7 @@ const (
 	FaultTwice     Fault = "twice"     // a member that is there twice
 	FaultOther     Fault = "other"     // the discovery document of another issuer
 	FaultNoKeys    Fault = "no keys"   // an empty set
+	FaultHang      Fault = "hang"      // no answer until the fault is another one
 )
 
 // Key is one of an issuer's keys.
@@ -60,14 +61,16 @@ type Issuer struct {
 	keys   []Key
 	made   int
 	fault  Fault
-	asked  map[string]int
-	login  login
+	// changed is closed when the fault becomes another one.
+	changed chan struct{}
+	asked   map[string]int
+	login   login
 }
 
 // NewIssuer starts an issuer that has one key of each algorithm.
 func NewIssuer(t testing.TB) *Issuer {
 	t.Helper()
-	i := &Issuer{asked: map[string]int{}, login: newLogin()}
+	i := &Issuer{asked: map[string]int{}, login: newLogin(), changed: make(chan struct{})}
 	i.server = httptest.NewTLSServer(http.HandlerFunc(i.serve))
 	t.Cleanup(i.server.Close)
 	i.URL = i.server.URL
@@ -130,6 +133,8 @@ func (i *Issuer) Fail(f Fault) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.fault = f
+	close(i.changed)
+	i.changed = make(chan struct{})
 }
 
 // Asked returns how often a path was asked for.
@@ -218,6 +223,12 @@ func (i *Issuer) serve(w http.ResponseWriter, r *http.Request) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.asked[r.URL.Path]++
+	for i.fault == FaultHang {
+		changed := i.changed
+		i.mu.Unlock()
+		<-changed
+		i.mu.Lock()
+	}
 	switch i.fault {
 	case FaultDown:
 		http.Error(w, "down", http.StatusServiceUnavailable)

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"sallyport/client"
 	"sallyport/internal/testkit"
 )
 
@@ -154,6 +155,15 @@ namespace = "default"
 			t.Errorf("%s: %d; want %d", name, got, tc.want)
 		}
 	}
+	certFile, keyFile := testkit.WritePair(t, api)
+	c, err := client.New(client.Config{Server: s.Ready.URL, CAFile: s.Ready.CAFile, CertFile: certFile, KeyFile: keyFile})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.Events(t.Context(), client.ListOptions{}); err != nil {
+		t.Errorf("by the client library: %v", err)
+	}
 	open := s.ClientWith(t, api)
 	if got := ask(open, ""); got != http.StatusOK {
 		t.Fatalf("before the revocation: %d", got)
@@ -167,5 +177,35 @@ namespace = "default"
 	}
 	if got := ask(s.ClientWith(t, api), ""); got != http.StatusUnauthorized {
 		t.Errorf("a revoked certificate on a new connection: %d; want 401", got)
+	}
+}
+
+// TestFailuresAndRates has the real binary answer 429 with Retry-After.
+func TestFailuresAndRates(t *testing.T) {
+	t.Parallel()
+	is := testkit.NewIssuer(t)
+	s := startWith(t, issuerTable(is)+`
+[rates]
+failures = { rate = 1, burst = 5 }
+principal = { rate = 1, burst = 3 }
+`)
+	status := func(token string) *http.Response {
+		return bare(t, s, "GET", "/v1/status", http.Header{"Authorization": {"Bearer " + token}})
+	}
+	for range 3 {
+		if got := status(s.Token).StatusCode; got != http.StatusOK {
+			t.Fatalf("within the burst: %d", got)
+		}
+	}
+	if got := status(s.Token); got.StatusCode != http.StatusTooManyRequests || got.Header.Get("Retry-After") == "" {
+		t.Errorf("past the principal's burst: %d, Retry-After %q", got.StatusCode, got.Header.Get("Retry-After"))
+	}
+	limited := false
+	for range 50 {
+		got := status(is.Token(map[string]any{"aud": "x"}))
+		limited = limited || got.StatusCode == http.StatusTooManyRequests && got.Header.Get("Retry-After") != ""
+	}
+	if !limited {
+		t.Error("50 tokens for somebody else are all checked")
 	}
 }

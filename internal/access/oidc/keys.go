@@ -27,6 +27,8 @@ const (
 	// refreshPause is how long after a fetch a token with an unknown key makes no new one: whoever sends tokens
 	// with invented keys must not have us ask the issuer for each.
 	refreshPause = 10 * time.Second
+	// maxWaiters bounds the callers that wait for one fetch: whoever has no token yet must not hold requests without bound.
+	maxWaiters = 64
 	// keepStale is how long keys are used that cannot be fetched again. An issuer that is down for a day has more
 	// to do than let our callers in; and a key that it withdrew must end some day.
 	keepStale = 24 * time.Hour
@@ -56,7 +58,7 @@ type keys struct {
 	log    *slog.Logger
 
 	current atomic.Pointer[keySet]
-	dropped counter
+	dropped atomic.Uint64 // how often a fetch ended a key
 
 	mu      sync.Mutex
 	fetch   *fetch // under way
@@ -65,8 +67,9 @@ type keys struct {
 
 // fetch is one that callers wait for together.
 type fetch struct {
-	done chan struct{}
-	err  error
+	done    chan struct{}
+	err     error
+	waiters int
 }
 
 func newKeys(issuer string, client Getter, log *slog.Logger) *keys {
@@ -144,6 +147,11 @@ func (k *keys) refresh(ctx context.Context, force bool) error {
 		// Whoever asked first may go away; the others still wait. The client bounds it.
 		go k.complete(context.WithoutCancel(ctx), f)
 	}
+	if !force && f.waiters >= maxWaiters {
+		k.mu.Unlock()
+		return errors.New("too many wait for the issuer")
+	}
+	f.waiters++
 	k.mu.Unlock()
 	select {
 	case <-f.done:

@@ -20,7 +20,6 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
@@ -186,9 +185,6 @@ func (i *Issuer) check(t *parsed, now time.Time) error {
 	}
 	return nil
 }
-
-// counter counts dropped keys.
-type counter = atomic.Uint64
 
 // usualToken is what most tokens are shorter than, in bytes.
 const usualToken = 1 << 10

@@ -1,7 +1,12 @@
 package oidc_test
 
 import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/hmac"
+	"crypto/rand"
+	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
@@ -278,6 +283,37 @@ func TestIssuerFails(t *testing.T) {
 	}
 }
 
+// TestWaitersAreBounded: an issuer that does not answer holds a bounded number of callers; the others go at once.
+func TestWaitersAreBounded(t *testing.T) {
+	t.Parallel()
+	is := testkit.NewIssuer(t)
+	all := newIssuers(t, is)
+	is.Fail(testkit.FaultHang)
+	token := is.Token(nil)
+	const callers = 3 * oidc.MaxWaiters
+	answers := make(chan error, callers)
+	for range callers {
+		go func() {
+			_, err := all.Verify(t.Context(), token)
+			answers <- err
+		}()
+	}
+	for n := range callers - oidc.MaxWaiters {
+		if err := <-answers; !errors.Is(err, oidc.ErrNoKeys) {
+			t.Fatalf("caller %d: %v; want ErrNoKeys", n, err)
+		}
+	}
+	is.Fail(testkit.FaultNone)
+	for n := range oidc.MaxWaiters {
+		if err := <-answers; err != nil {
+			t.Errorf("waiter %d: %v", n, err)
+		}
+	}
+	if asked := is.Asked("/keys"); asked != 1 {
+		t.Errorf("%d fetches; want 1 for all", asked)
+	}
+}
+
 func FuzzVerify(f *testing.F) {
 	is := testkit.NewIssuer(f)
 	all := newIssuers(f, is)
@@ -292,13 +328,31 @@ func FuzzVerify(f *testing.F) {
 	})
 }
 
+// BenchmarkVerify has, beside each algorithm, the signature check alone: what is over it is ours.
 func BenchmarkVerify(b *testing.B) {
+	digest := sha256.Sum256([]byte("x"))
 	is := testkit.NewIssuer(b)
 	all := newIssuers(b, is)
 	for _, algorithm := range []string{"ES256", "EdDSA", "RS256"} {
 		k := is.Key(algorithm)
 		token := testkit.Sign(k, map[string]any{"alg": algorithm, "kid": k.ID, "typ": "JWT"}, is.Claims(map[string]any{"groups": []string{"a", "b"}, "exp": time.Now().Add(time.Hour).Unix()}))
-		b.Run(algorithm, func(b *testing.B) {
+		signature, err := k.Signer.Sign(rand.Reader, digest[:], map[string]crypto.Hash{"ES256": crypto.SHA256, "RS256": crypto.SHA256}[algorithm])
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Run(algorithm+"/signature", func(b *testing.B) {
+			for b.Loop() {
+				switch p := k.Signer.Public().(type) {
+				case *ecdsa.PublicKey:
+					ecdsa.VerifyASN1(p, digest[:], signature)
+				case ed25519.PublicKey:
+					ed25519.Verify(p, digest[:], signature)
+				case *rsa.PublicKey:
+					_ = rsa.VerifyPKCS1v15(p, crypto.SHA256, digest[:], signature)
+				}
+			}
+		})
+		b.Run(algorithm+"/token", func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				if _, err := all.Verify(b.Context(), token); err != nil {

@@ -28,7 +28,7 @@ var digests = map[jose.SignatureAlgorithm]crypto.Hash{
 // Source: RFC 7518, section 3; RFC 8037, section 3.1.
 func verify(public any, algorithm jose.SignatureAlgorithm, input string, signature []byte) error {
 	if p, ok := public.(ed25519.PublicKey); ok {
-		return must(algorithm == jose.EdDSA && ed25519.Verify(p, []byte(input), signature))
+		return only(algorithm == jose.EdDSA && ed25519.Verify(p, []byte(input), signature))
 	}
 	hash, ok := digests[algorithm]
 	if !ok {
@@ -39,13 +39,13 @@ func verify(public any, algorithm jose.SignatureAlgorithm, input string, signatu
 	digest := h.Sum(nil)
 	switch p := public.(type) {
 	case *ecdsa.PublicKey:
-		return must(algorithm[0] == 'E' && verifyECDSA(p, digest, signature))
+		return only(algorithm[0] == 'E' && verifyECDSA(p, digest, signature))
 	case *rsa.PublicKey:
 		switch algorithm[0] {
 		case 'R':
-			return must(rsa.VerifyPKCS1v15(p, hash, digest, signature) == nil)
+			return only(rsa.VerifyPKCS1v15(p, hash, digest, signature) == nil)
 		case 'P':
-			return must(rsa.VerifyPSS(p, hash, digest, signature, &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash}) == nil)
+			return only(rsa.VerifyPSS(p, hash, digest, signature, &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash}) == nil)
 		}
 	}
 	return errSignature
@@ -61,7 +61,8 @@ func verifyECDSA(p *ecdsa.PublicKey, digest, signature []byte) bool {
 	return ecdsa.Verify(p, digest, new(big.Int).SetBytes(signature[:size]), new(big.Int).SetBytes(signature[size:]))
 }
 
-func must(ok bool) error {
+// only returns nil for a signature that is right.
+func only(ok bool) error {
 	if !ok {
 		return errSignature
 	}

@@ -124,7 +124,10 @@ type parsed struct {
 	signature []byte
 }
 
-var errForm = errors.New("form is not that of a token")
+var (
+	errForm = errors.New("form is not that of a token")
+	errJSON = errors.New("not the JSON of a token")
+)
 
 // parse parses a token strictly, and believes nothing of it.
 func parse(text string) (*parsed, error) {
@@ -178,7 +181,10 @@ func decode(part string, to any) error {
 	if err != nil || len(raw) == 0 || raw[0] != '{' {
 		return errForm
 	}
-	return json.Unmarshal(raw, to)
+	if json.Unmarshal(raw, to) != nil {
+		return errJSON // the library's error may quote what the token says
+	}
+	return nil
 }
 
 // claim returns the claim at a path, such as "realm_access.roles". A claim whose whole name is the path goes first:
@@ -198,8 +204,8 @@ func (c *claims) claim(path string) (jsontext.Value, error) {
 			return nil, nil
 		}
 		within = nil
-		if err := json.Unmarshal(v, &within); err != nil {
-			return nil, err
+		if json.Unmarshal(v, &within) != nil {
+			return nil, errJSON
 		}
 	}
 	return within[names[len(names)-1]], nil
@@ -214,7 +220,7 @@ func (c *claims) list(path string) ([]string, error) {
 	}
 	var out texts
 	if err := out.UnmarshalJSON(v); err != nil {
-		return nil, fmt.Errorf("claim %q: %w", path, err)
+		return nil, fmt.Errorf("claim %q is no text and no list of texts", path)
 	}
 	if len(out) > maxGroups {
 		return nil, fmt.Errorf("claim %q has too many values", path)
