@@ -25,9 +25,9 @@ var lattice = map[string][]string{
 	"internal/event":   {"internal/ident", "internal/problem"},
 
 	// Pure: texts in, decisions and compiled forms out.
-	"internal/filter":   {"internal/event", "internal/ident", "internal/problem"},
-	"internal/schema":   {"internal/problem"},
-	"internal/policy":   {"internal/ident", "internal/problem"},
+	"internal/filter": {"internal/event", "internal/ident", "internal/problem"},
+	"internal/schema": {"internal/problem"},
+	"internal/policy": {"internal/ident", "internal/problem"},
 	// Files of policy tests are read like manifests: decisions/0009.
 	"internal/manifest": {"internal/filter", "internal/ident", "internal/policy", "internal/problem"},
 
@@ -53,8 +53,9 @@ var lattice = map[string][]string{
 	"internal/server":   {"*"},
 	"sdk/js":            {},
 	"internal/scaffold": {"internal/ident", "internal/problem", "sdk/js"},
-	"internal/cli":      {"api", "client", "internal/bundle", "internal/ident", "internal/manifest", "internal/problem", "internal/scaffold", "internal/server"},
-	"cmd/sallyport":     {"internal/cli"},
+	// The command line checks and tests policies, and decides nothing for a server: decisions/0012.
+	"internal/cli":  {"api", "client", "internal/bundle", "internal/ident", "internal/manifest", "internal/policy", "internal/problem", "internal/scaffold", "internal/server"},
+	"cmd/sallyport": {"internal/cli"},
 
 	"internal/telemetry": {},
 }
