@@ -76,8 +76,11 @@ func (s *policySources) folder(dir string) error {
 	}
 	defer func() { _ = root.Close() }() // it was only read from
 	within := "."
-	if st, err := root.Stat(policyDir); err == nil && st.IsDir() {
+	switch st, err := root.Stat(policyDir); {
+	case err == nil && st.IsDir():
 		within = policyDir
+	case err != nil && !errors.Is(err, fs.ErrNotExist): // such as a link out of the folder
+		return fmt.Errorf("open %s: %w", filepath.Join(dir, policyDir), err)
 	}
 	entries, err := fs.ReadDir(root.FS(), within)
 	if err != nil {

@@ -37,21 +37,17 @@ type testResult struct {
 	Why []string `json:"why,omitempty"`
 }
 
-// verdict is a decision. With no Policies it does not matter who determined it; empty ones are none.
+// verdict is a decision. With nil Policies it does not matter which determined it; empty ones are none.
 type verdict struct {
-	Decision string    `json:"decision"`
-	Policies *[]string `json:"policies,omitempty"`
+	Decision string   `json:"decision"`
+	Policies []string `json:"policies,omitzero"`
 }
 
 func verdictOf(allowed bool, by []string) verdict {
-	v := verdict{Decision: "deny"}
 	if allowed {
-		v.Decision = "allow"
+		return verdict{"allow", by}
 	}
-	if by != nil {
-		v.Policies = &by
-	}
-	return v
+	return verdict{"deny", by}
 }
 
 // String is such as "allow by a, b".
@@ -59,10 +55,10 @@ func (v verdict) String() string {
 	switch {
 	case v.Policies == nil:
 		return v.Decision
-	case len(*v.Policies) == 0:
+	case len(v.Policies) == 0:
 		return v.Decision + " by no policy"
 	}
-	return v.Decision + " by " + strings.Join(*v.Policies, ", ")
+	return v.Decision + " by " + strings.Join(v.Policies, ", ")
 }
 
 func (a *app) policyTest() *cobra.Command {
