@@ -225,7 +225,7 @@ func (r *reader) explain(s *statement, what string) (at int, detail string) {
 		return i, fmt.Sprintf("%q is optional, and %s may not have it; ask with `has %s &&` first", m[1], owner, last)
 	case wrongType.MatchString(what):
 		m := wrongType.FindStringSubmatch(what)
-		return s.condition(), fmt.Sprintf("a value in this condition has the wrong type: want %s, not %s", m[1], m[2])
+		return s.condition(), fmt.Sprintf("a value in this condition has the wrong type: want %s, not %s", typeWords.Replace(m[1]), typeWords.Replace(m[2]))
 	case badLiteral.MatchString(what):
 		m := badLiteral.FindStringSubmatch(what)
 		return max(0, s.find(`"`+m[2]+`"`)), m[1]
@@ -235,6 +235,9 @@ func (r *reader) explain(s *statement, what string) (at int, detail string) {
 	}
 	return s.condition(), what
 }
+
+// typeWords replaces the validator's own names of types.
+var typeWords = strings.NewReplacer("__cedar::internal::AnyEntity", "an entity", "__cedar::internal::OpenRecord{}", "a record")
 
 // condition returns the first when or unless, or the beginning.
 func (s *statement) condition() int {
