@@ -59,8 +59,9 @@ var lattice = map[string][]string{
 	"internal/server":   {"*"},
 	"sdk/js":            {},
 	"internal/scaffold": {"internal/ident", "internal/problem", "sdk/js"},
-	"internal/cli":      {"api", "client", "internal/bundle", "internal/ident", "internal/login", "internal/manifest", "internal/narrow", "internal/outbound", "internal/problem", "internal/scaffold", "internal/server"},
-	"cmd/sallyport":     {"internal/cli"},
+	// The command line checks and tests policies, and decides nothing for a server: decisions/0012.
+	"internal/cli":  {"api", "client", "internal/bundle", "internal/ident", "internal/login", "internal/manifest", "internal/narrow", "internal/outbound", "internal/policy", "internal/problem", "internal/scaffold", "internal/server"},
+	"cmd/sallyport": {"internal/cli"},
 
 	"internal/telemetry": {},
 }

@@ -17,7 +17,8 @@ import (
 
 func (a *app) policyCommand() *cobra.Command {
 	return group("policy", "See who may do what, why, and what a change of policies changes",
-		a.policyList(), a.policyExplain(), a.policyWhoCan(), a.policyReach(), a.policyDecisions(), a.policyUnused(), a.policyApply())
+		a.policyList(), a.policyExplain(), a.policyWhoCan(), a.policyReach(), a.policyDecisions(), a.policyUnused(), a.policyApply(),
+		a.policySchema(), a.policyValidate(), a.policyTest(), a.policyImport())
 }
 
 // onServer adds the flag that asks about the server itself.

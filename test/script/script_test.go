@@ -81,6 +81,11 @@ func (s *session) setup(env *testscript.Env) error {
 	if err := os.Symlink(s.binary, filepath.Join(bin, "sallyport")); err != nil {
 		return err
 	}
+	examples, err := filepath.Abs("../../examples")
+	if err != nil {
+		return err
+	}
+	env.Setenv("EXAMPLES", examples)
 	env.Setenv("PATH", bin+string(os.PathListSeparator)+os.Getenv("PATH"))
 	return nil
 }
