@@ -43,6 +43,8 @@ type Set struct {
 	server *index
 	// own has the policies of each namespace. They are asked about its resources and about no others.
 	own map[ident.Namespace]*index
+	// borders has the perimeters of the server and of each namespace; nil without any.
+	borders map[ident.Namespace]*frontier
 }
 
 // ask is a kind of question: may a principal of this kind do this to a resource of this kind?
@@ -114,7 +116,7 @@ func (s *Set) read(files []File) (*Set, error) {
 	if err := r.err(); err != nil {
 		return nil, err
 	}
-	next := &Set{schema: s.schema, asks: s.asks, server: s.server, own: maps.Clone(s.own)}
+	next := &Set{schema: s.schema, asks: s.asks, server: s.server, own: maps.Clone(s.own), borders: s.borders}
 	if added := slices.Concat(lists[builtIn], lists[""]); len(added) > 0 {
 		next.server = newIndex(slices.Concat(s.server.all, added))
 	}
@@ -185,6 +187,9 @@ func (s *Set) Reads(a Action, r Resource) ContextPart {
 			parts |= x.byAction[a].reads
 		}
 	}
+	if len(s.borders) > 0 {
+		parts |= s.perimeterReads(a, &r)
+	}
 	return parts
 }
 
@@ -198,7 +203,9 @@ func (s *Set) decide(q *Request, loose bool) Decision {
 		return Decision{}
 	}
 	var room [inline]*compiled
-	return s.judge(w, &selection{list: s.inScope(w, q, room[:0]), loose: loose})
+	d := s.judge(w, &selection{list: s.inScope(w, q, room[:0]), loose: loose})
+	s.enclose(w, q, loose, &d)
+	return d
 }
 
 // ask returns the Cedar form of a question, if there is one.
