@@ -19,7 +19,7 @@ type passage struct {
 
 // toll is what perimeters make of a passage.
 type toll struct {
-	denied, dryRun []string // perimeters, in the order of their ids
+	denied, dryRun []string // perimeters
 	bridges        []string // those that it goes by
 	assumed        []string // perimeters and bridges whose conditions on the context were taken to hold
 	errors         []EvaluationError
@@ -155,6 +155,7 @@ func (s *Set) enclose(w *world, q *Request, loose bool, d *Decision) (assumed []
 }
 
 func (t *toll) settle(d *Decision) {
+	slices.Sort(t.dryRun)
 	d.DryRun = t.dryRun
 	if len(t.errors) > 0 {
 		d.Errors = append(d.Errors, t.errors...)
@@ -162,6 +163,7 @@ func (t *toll) settle(d *Decision) {
 	}
 	if len(t.denied) == 0 {
 		if d.Allowed {
+			slices.Sort(t.bridges)
 			d.Bridges = t.bridges
 		}
 		return

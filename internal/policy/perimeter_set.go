@@ -56,8 +56,8 @@ func (s *Set) WithPerimeters(ns ident.Namespace, files ...PerimeterFile) (*Set, 
 			faults = append(faults, problem.Fault{File: f.Name, Detail: strings.Join(fault.Path, ".") + ": " + fault.Detail})
 		}
 		for _, b := range compiled {
-			if first, taken := where[b.id]; taken && first != f.Name {
-				faults = append(faults, problem.Fault{File: f.Name, Line: b.info.Line, Detail: "there is a " + b.id + " in " + first + " too"})
+			if first, taken := where[b.id]; taken {
+				faults = append(faults, problem.Fault{File: f.Name, Line: b.info.Line, Detail: "there is a " + b.id + " in " + first + " already"})
 			}
 			where[b.id] = f.Name
 		}
