@@ -34,7 +34,7 @@ func manyPerimeters(n int, when string) policy.PerimeterFile {
 }
 
 // BenchmarkPerimeters is one decision among 1000 policies without perimeters; with 50 whose borders it does not cross;
-// and by a bridge of one, without and with a condition.
+// and by a bridge of one, without and with a condition. "alone" is what perimeters add to it.
 func BenchmarkPerimeters(b *testing.B) {
 	beside := manyPerimeters(51, "")
 	beside.Perimeters = append(beside.Perimeters[:5:5], beside.Perimeters[6:]...)
@@ -60,6 +60,14 @@ func BenchmarkPerimeters(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				s.Decide(q)
+			}
+		})
+		b.Run(bc.name+"/alone", func(b *testing.B) {
+			q := asked()
+			toll := s.Toll(&q)
+			b.ReportAllocs()
+			for b.Loop() {
+				toll()
 			}
 		})
 	}

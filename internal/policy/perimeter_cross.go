@@ -40,8 +40,8 @@ func (q *Request) passage(w *world, loose bool) (passage, bool) {
 func (s *Set) pay(p *passage) (t toll) {
 	var ours, theirs [inline]*border
 	from, to := s.around(&p.from, ours[:0]), s.around(&p.to, theirs[:0])
-	if len(from) == 0 && len(to) == 0 {
-		return t
+	if slices.Equal(from, to) {
+		return t // no border is between them
 	}
 	var room [inline]*bridge
 	ways := s.bridgesTo(&p.to, room[:0])
@@ -187,7 +187,7 @@ func (s *Set) Cross(q Request) Decision {
 	if _, ok := borderActionOf(q.Action); !ok {
 		return Decision{Allowed: true}
 	}
-	w, ok := newWorld(&q, s.perimeterReads(q.Action, &q.Resource)|PartCause)
+	w, ok := newWorld(&q, s.conditionReads(q.Action, &q.Resource)|PartCause)
 	if !ok {
 		return Decision{}
 	}

@@ -146,55 +146,61 @@ func endPattern(ns ident.Namespace, s string, kinds ...Kind) (pattern, error) {
 	return p, nil
 }
 
-// patterns finds what has a pattern that admits an end. One look-up costs as many comparisons as there are
+// patterns finds what has a pattern that admits an end, by a number. One look-up costs as many comparisons as there are
 // lengths of beginnings, and not as many as there are patterns.
-type patterns[T any] struct {
-	byKind map[patternKey]*patternNames[T]
-}
+type patterns struct{ types, functions map[ident.Namespace]*patternNames }
 
-type patternKey struct {
-	kind Kind
-	ns   ident.Namespace
-}
-
-type patternNames[T any] struct {
-	exact, prefix map[string][]T
+type patternNames struct {
+	exact, prefix map[string][]int32
 	lengths       []int // of the prefixes
 }
 
-func (x *patterns[T]) add(p *pattern, owner T) {
-	if x.byKind == nil {
-		x.byKind = map[patternKey]*patternNames[T]{}
+func (x *patterns) add(p *pattern, owner int) {
+	byNamespace := &x.types
+	if p.kind == KindFunction {
+		byNamespace = &x.functions
 	}
-	names := x.byKind[patternKey{p.kind, p.ns}]
+	if *byNamespace == nil {
+		*byNamespace = map[ident.Namespace]*patternNames{}
+	}
+	names := (*byNamespace)[p.ns]
 	if names == nil {
-		names = &patternNames[T]{exact: map[string][]T{}, prefix: map[string][]T{}}
-		x.byKind[patternKey{p.kind, p.ns}] = names
+		names = &patternNames{exact: map[string][]int32{}, prefix: map[string][]int32{}}
+		(*byNamespace)[p.ns] = names
 	}
 	if !p.prefix {
-		names.exact[p.text] = append(names.exact[p.text], owner)
+		names.exact[p.text] = append(names.exact[p.text], int32(owner))
 		return
 	}
-	names.prefix[p.text] = append(names.prefix[p.text], owner)
+	names.prefix[p.text] = append(names.prefix[p.text], int32(owner))
 	if !slices.Contains(names.lengths, len(p.text)) {
 		names.lengths = append(names.lengths, len(p.text))
 	}
 }
 
-// find appends the owners of the patterns that admit the end. One may be there more than once.
-func (x *patterns[T]) find(e *end, list []T) []T {
-	names := x.byKind[patternKey{e.kind, e.ns}]
+// find appends the owners of the patterns that admit the end, each once, in their order.
+func (x *patterns) find(e *end, list []int32) []int32 {
+	byNamespace := x.types
+	if e.kind == KindFunction {
+		byNamespace = x.functions
+	}
+	names := byNamespace[e.ns]
 	if names == nil {
 		return list
 	}
 	if e.whole {
-		return append(list, names.prefix[""]...)
-	}
-	list = append(list, names.exact[e.name]...)
-	for _, n := range names.lengths {
-		if n <= len(e.name) {
-			list = append(list, names.prefix[e.name[:n]]...)
+		list = append(list, names.prefix[""]...)
+	} else {
+		list = append(list, names.exact[e.name]...)
+		for _, n := range names.lengths {
+			if n <= len(e.name) {
+				list = append(list, names.prefix[e.name[:n]]...)
+			}
 		}
+	}
+	if len(list) > 1 {
+		slices.Sort(list)
+		list = slices.Compact(list)
 	}
 	return list
 }

@@ -84,66 +84,92 @@ func (s *Set) WithPerimeters(ns ident.Namespace, files ...PerimeterFile) (*Set, 
 // frontier is the perimeters of a namespace, or of the server, by what is inside, and their bridges by where they lead.
 type frontier struct {
 	all     []*border
-	members patterns[*border]
-	bridges patterns[*bridge]
+	members patterns // of all, by their place
+	ways    []*bridge
+	leads   patterns // of ways, by their place
+	// reads are the parts of the context that the conditions of the bridges of an action read.
+	reads map[Action]ContextPart
 }
 
 func newFrontier(list []*border) *frontier {
 	slices.SortFunc(list, func(a, b *border) int { return strings.Compare(a.id, b.id) })
-	f := &frontier{all: list}
-	for _, b := range list {
+	f := &frontier{all: list, reads: map[Action]ContextPart{}}
+	for i, b := range list {
 		for _, m := range b.info.members() {
 			for _, name := range m.names {
 				if p, err := memberPattern(m.kind, b.info.Namespace, name); err == nil { // the checker took it
-					f.members.add(&p, b)
+					f.members.add(&p, i)
 				}
 			}
 		}
-		for _, bridge := range b.bridges {
-			for i := range bridge.to {
-				f.bridges.add(&bridge.to[i], bridge)
+		for _, way := range b.bridges {
+			for j := range way.to {
+				f.leads.add(&way.to[j], len(f.ways))
+			}
+			f.ways = append(f.ways, way)
+			for _, a := range way.info.Actions {
+				f.reads[a] |= way.reads()
 			}
 		}
 	}
 	return f
 }
 
-// around appends the perimeters that an end is inside of, each once, in the order of their ids.
+// around appends the perimeters that an end is inside of, each once: those of the server, then those of the
+// namespace, both in the order of their ids.
 func (s *Set) around(e *end, list []*border) []*border {
 	if e.kind != KindFunction && e.kind != KindEventType {
 		return list
 	}
-	if f := s.borders[""]; f != nil {
-		list = f.members.find(e, list)
-	}
+	list = s.borders[""].around(e, list)
 	if e.ns != "" {
-		if f := s.borders[e.ns]; f != nil {
-			list = f.members.find(e, list)
-		}
-	}
-	if len(list) > 1 {
-		slices.SortFunc(list, func(a, b *border) int { return strings.Compare(a.id, b.id) })
-		list = slices.Compact(list)
+		list = s.borders[e.ns].around(e, list)
 	}
 	return list
 }
 
-// bridgesTo appends the bridges that lead to an end, each once, in the order of their ids. Those of a namespace lead
-// to what is in it, for no other name can stand there.
-func (s *Set) bridgesTo(e *end, list []*bridge) []*bridge {
-	if f := s.borders[""]; f != nil {
-		list = f.bridges.find(e, list)
+func (f *frontier) around(e *end, list []*border) []*border {
+	if f == nil {
+		return list
 	}
-	if e.ns != "" {
-		if f := s.borders[e.ns]; f != nil {
-			list = f.bridges.find(e, list)
-		}
-	}
-	if len(list) > 1 {
-		slices.SortFunc(list, func(a, b *bridge) int { return strings.Compare(a.id, b.id) })
-		list = slices.Compact(list)
+	var room [inline]int32
+	for _, i := range f.members.find(e, room[:0]) {
+		list = append(list, f.all[i])
 	}
 	return list
+}
+
+// bridgesTo appends the bridges that lead to an end, each once, those of one perimeter in the order of their ids. Those
+// of a namespace lead to what is in it, for no other name can stand there.
+func (s *Set) bridgesTo(e *end, list []*bridge) []*bridge {
+	list = s.borders[""].bridgesTo(e, list)
+	if e.ns != "" {
+		list = s.borders[e.ns].bridgesTo(e, list)
+	}
+	return list
+}
+
+func (f *frontier) bridgesTo(e *end, list []*bridge) []*bridge {
+	if f == nil {
+		return list
+	}
+	var room [inline]int32
+	for _, i := range f.leads.find(e, room[:0]) {
+		list = append(list, f.ways[i])
+	}
+	return list
+}
+
+// conditionReads returns the parts of the context that the conditions of some bridge for the action read: more than
+// perimeterReads, and sooner found.
+func (s *Set) conditionReads(a Action, r *Resource) (parts ContextPart) {
+	if f := s.borders[""]; f != nil {
+		parts = f.reads[a]
+	}
+	if f := s.borders[r.Namespace]; f != nil {
+		parts |= f.reads[a]
+	}
+	return parts
 }
 
 // perimeterReads returns the parts of the context that perimeters may read for the action on the resource.

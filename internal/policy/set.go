@@ -181,14 +181,18 @@ func (s *Set) Decide(q Request) Decision { return s.decide(&q, false) }
 
 // Reads returns the parts of the context that a decision about the action on the resource may depend on.
 func (s *Set) Reads(a Action, r Resource) ContextPart {
-	var parts ContextPart
+	parts := s.policyReads(a, &r)
+	if len(s.borders) > 0 {
+		parts |= s.perimeterReads(a, &r)
+	}
+	return parts
+}
+
+func (s *Set) policyReads(a Action, r *Resource) (parts ContextPart) {
 	for _, x := range []*index{s.server, s.own[r.Namespace]} {
 		if x != nil && x.byAction[a] != nil {
 			parts |= x.byAction[a].reads
 		}
-	}
-	if len(s.borders) > 0 {
-		parts |= s.perimeterReads(a, &r)
 	}
 	return parts
 }
@@ -216,7 +220,10 @@ func (s *Set) ask(q *Request, withContext bool) (*world, bool) {
 	// What no policy reads need not be there; but a cause that is malformed is refused whoever reads it.
 	var parts ContextPart
 	if withContext {
-		parts = s.Reads(q.Action, q.Resource) | PartCause
+		parts = s.policyReads(q.Action, &q.Resource) | PartCause
+		if len(s.borders) > 0 {
+			parts |= s.conditionReads(q.Action, &q.Resource)
+		}
 	}
 	return newWorld(q, parts)
 }
