@@ -122,6 +122,7 @@ func (c *checker) file(f PerimeterFile) []*border {
 
 func (f field) level(l Level) *level {
 	f.name(l.Name)
+	l.Strength, l.Methods = slices.Clone(l.Strength), slices.Clone(l.Methods) // they are asked later
 	out := &level{info: l}
 	if f.key("ip").most(len(l.IP), MaxLevelValues) {
 		for i, s := range l.IP {
@@ -235,6 +236,7 @@ func (f field) required(names []string) (levels []*level, reads ContextPart) {
 
 func (f field) bridge(of *border, info Bridge) *bridge {
 	f.name(info.Name)
+	info.Actions = slices.Clone(info.Actions) // it is asked when the caller may have changed its own
 	b := &bridge{id: bridgeID(of.id, info.Name), info: info, border: of}
 	known, before := f.c.known, len(f.c.faults)
 	f.actions(info.Actions)
@@ -257,8 +259,12 @@ func (f field) bridge(of *border, info Bridge) *bridge {
 	}
 	r := &reader{schema: known}
 	b.when = r.condition(info.When, b.principalKinds(), info.Actions)
-	for _, fault := range slices.CompactFunc(r.faults, func(x, y problem.Fault) bool { return x == y }) {
-		f.key("when").note(PerimeterFault{Item: -1, In: inText(info.When, fault), Detail: fault.Detail})
+	noted := map[problem.Fault]bool{} // what is wrong for one kind of principal often is for the next
+	for _, fault := range r.faults {
+		if !noted[fault] {
+			noted[fault] = true
+			f.key("when").note(PerimeterFault{Item: -1, In: inText(info.When, fault), Detail: fault.Detail})
+		}
 	}
 	return b
 }

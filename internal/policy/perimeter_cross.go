@@ -58,23 +58,28 @@ func (s *Set) pay(p *passage) (t toll) {
 	return t
 }
 
-// cross has a passage cross one border, inward or outward.
+// cross has a passage cross one border, inward or outward. Of a perimeter in dry-run it keeps nothing but that it would deny.
 func (t *toll) cross(p *passage, b *border, ways []*bridge, inward bool) {
+	assumed, failed := len(t.assumed), len(t.errors)
 	way := t.way(p, b, ways)
 	open := way != nil && (!inward || t.meets(p, b))
-	switch {
-	case open && b.info.Mode == Enforce:
+	if b.info.Mode == DryRun {
+		t.assumed, t.errors = t.assumed[:assumed], t.errors[:failed]
+		if !open {
+			t.dryRun = append(t.dryRun, b.id)
+		}
+		return
+	}
+	if open {
 		t.bridges = append(t.bridges, way.id)
-	case open:
-	case b.info.Mode == DryRun:
-		t.dryRun = append(t.dryRun, b.id)
-	default:
+	} else {
 		t.denied = append(t.denied, b.id)
 	}
 }
 
-// way returns the first bridge of the perimeter that the passage can take.
+// way returns the first bridge of the perimeter that the passage can take; without the context, one that needs none goes before.
 func (t *toll) way(p *passage, b *border, ways []*bridge) *bridge {
+	var perhaps *bridge
 	for _, way := range ways {
 		if way.border != b || !way.allows(p.action) || !way.begins(p) {
 			continue
@@ -86,14 +91,19 @@ func (t *toll) way(p *passage, b *border, ways []*bridge) *bridge {
 		if failure != "" {
 			t.errors = append(t.errors, EvaluationError{Policy: way.id, Message: failure})
 		}
-		if holds {
-			if p.loose && way.when.reads != 0 {
-				t.assumed = append(t.assumed, way.id)
+		switch {
+		case holds && p.loose && way.when.reads != 0:
+			if perhaps == nil {
+				perhaps = way
 			}
+		case holds:
 			return way
 		}
 	}
-	return nil
+	if perhaps != nil {
+		t.assumed = append(t.assumed, perhaps.id)
+	}
+	return perhaps
 }
 
 // begins reports whether the bridge begins where the passage does.

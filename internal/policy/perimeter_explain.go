@@ -7,7 +7,7 @@ import (
 	"sallyport/internal/ident"
 )
 
-// PerimeterInfo describes a perimeter of a Set.
+// PerimeterInfo describes a perimeter of a Set. What it holds MUST NOT be changed.
 type PerimeterInfo struct {
 	ID string
 	Perimeter
@@ -140,8 +140,7 @@ func verdict(p *passage, b *border, ways []*bridge, inward bool) PerimeterVerdic
 	var t toll
 	t.cross(p, b, ways, inward)
 	out.Denied = len(t.denied)+len(t.dryRun) > 0
-	way := t.way(p, b, ways)
-	if way != nil {
+	if way := t.way(p, b, ways); way != nil {
 		out.Bridge = way.id
 	} else {
 		ns := b.info.Namespace

@@ -148,7 +148,9 @@ func endPattern(ns ident.Namespace, s string, kinds ...Kind) (pattern, error) {
 
 // patterns finds what has a pattern that admits an end, by a number. One look-up costs as many comparisons as there are
 // lengths of beginnings, and not as many as there are patterns.
-type patterns struct{ types, functions map[ident.Namespace]*patternNames }
+type patterns struct {
+	types, functions map[ident.Namespace]*patternNames
+}
 
 type patternNames struct {
 	exact, prefix map[string][]int32

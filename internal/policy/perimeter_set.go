@@ -43,31 +43,9 @@ func (s *Set) WithPerimeters(ns ident.Namespace, files ...PerimeterFile) (*Set, 
 	if len(files) > MaxFiles {
 		return nil, problem.New(problem.Invalid, codeInvalid, "there are more than %d files of perimeters for one namespace", MaxFiles)
 	}
-	var list []*border
-	var faults []problem.Fault
-	where := map[string]string{}
-	for _, f := range files {
-		if f.Namespace != ns {
-			return nil, problem.New(problem.Invalid, codeInvalid, "%s is not of the namespace %q", f.Name, ns)
-		}
-		c := &checker{known: s.schema, ns: ns}
-		compiled := c.file(f)
-		for _, fault := range c.faults {
-			faults = append(faults, problem.Fault{File: f.Name, Detail: strings.Join(fault.Path, ".") + ": " + fault.Detail})
-		}
-		for _, b := range compiled {
-			if first, taken := where[b.id]; taken {
-				faults = append(faults, problem.Fault{File: f.Name, Line: b.info.Line, Detail: "there is a " + b.id + " in " + first + " already"})
-			}
-			where[b.id] = f.Name
-		}
-		list = append(list, compiled...)
-	}
-	if len(list) > MaxPerimeters {
-		return nil, problem.New(problem.Invalid, codeInvalid, "there are %d perimeters for one namespace, at most %d are allowed", len(list), MaxPerimeters)
-	}
-	if len(faults) > 0 {
-		return nil, problem.New(problem.Invalid, codeInvalid, "the perimeters have faults").WithFaults(faults...)
+	list, err := compilePerimeters(s.schema, ns, files)
+	if err != nil {
+		return nil, err
 	}
 	next := *s
 	next.borders = maps.Clone(s.borders)
@@ -79,6 +57,41 @@ func (s *Set) WithPerimeters(ns ident.Namespace, files ...PerimeterFile) (*Set, 
 		next.borders[ns] = newFrontier(list)
 	}
 	return &next, nil
+}
+
+// compilePerimeters compiles the perimeters of the files of one namespace, or of the server.
+func compilePerimeters(known *vocabulary, ns ident.Namespace, files []PerimeterFile) ([]*border, error) {
+	var list []*border
+	var faults []problem.Fault
+	where := map[string]string{}
+	for _, f := range files {
+		if f.Namespace != ns {
+			return nil, problem.New(problem.Invalid, codeInvalid, "%s is not of the namespace %q", f.Name, ns)
+		}
+		c := &checker{known: known, ns: ns}
+		compiled := c.file(f)
+		for _, fault := range c.faults {
+			faults = append(faults, problem.Fault{File: f.Name, Detail: strings.Join(fault.Path, ".") + ": " + fault.Detail})
+		}
+		for _, b := range compiled {
+			if first, taken := where[b.id]; taken {
+				faults = append(faults, problem.Fault{File: f.Name, Line: b.info.Line, Detail: "there is a " + b.id + " in " + first + " already"})
+			}
+			where[b.id] = f.Name
+		}
+		list = append(list, compiled...)
+		if len(list) > MaxPerimeters {
+			return nil, problem.New(problem.Invalid, codeInvalid, "there are more than %d perimeters for one namespace", MaxPerimeters)
+		}
+		if len(faults) > maxFaults {
+			faults = faults[:maxFaults]
+			break
+		}
+	}
+	if len(faults) > 0 {
+		return nil, problem.New(problem.Invalid, codeInvalid, "the perimeters have faults").WithFaults(faults...)
+	}
+	return list, nil
 }
 
 // frontier is the perimeters of a namespace, or of the server, by what is inside, and their bridges by where they lead.

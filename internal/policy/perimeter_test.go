@@ -368,6 +368,13 @@ func TestBridgeCondition(t *testing.T) {
 	if crossed(got) != "!perimeter:shop/payments" || len(got.Errors) != 1 || got.Errors[0].Policy != "bridge:shop/payments/late" {
 		t.Errorf("without a time: %+v", got)
 	}
+	dry := within(t, payments(func(p *policy.Perimeter) {
+		p.Mode = policy.DryRun
+		p.Bridges = []policy.Bridge{{Name: "late", From: []string{"user:late"}, To: []string{"function:charge"}, Actions: []policy.Action{policy.Invoke}, When: `context.now > datetime("2026-03-02")`}}
+	}))
+	if d := dry.Decide(q); !d.Allowed || d.Errors != nil || len(d.DryRun) != 1 {
+		t.Errorf("without a time, in dry-run: %+v", d)
+	}
 	q.Context.Now = noon.Add(-2 * time.Hour)
 	v := s.ExplainPerimeters(q)
 	want := []policy.PerimeterVerdict{{
@@ -402,6 +409,18 @@ func TestAnalysesSeePerimeters(t *testing.T) {
 		t.Errorf("WhoCan publish out: %+v", a)
 	}
 	u := policy.Universe{Principals: []policy.Principal{ann, bob}, Actions: []policy.Action{policy.Publish}, Resources: []policy.Resource{asked, paid}}
+	// A bridge that needs no context goes before one that does.
+	both := within(t, payments(func(p *policy.Perimeter) {
+		p.Bridges = append(p.Bridges, policy.Bridge{Name: "zz", From: []string{"function:charge"}, To: []string{"event_type:*"}, Actions: []policy.Action{policy.Publish}})
+	}))
+	if a := both.WhoCan(policy.Publish, paid, []policy.Principal{charge}, nil)[0]; !a.Allowed || a.Assumed != nil || !slices.Equal(a.Bridges, []string{"bridge:shop/payments/zz"}) {
+		t.Errorf("WhoCan publish out, surely: %+v", a)
+	}
+	// One in dry-run assumes nothing.
+	dry := within(t, payments(func(p *policy.Perimeter) { p.Mode, p.Require = policy.DryRun, []string{"office"} }))
+	if a := dry.WhoCan(policy.Publish, asked, []policy.Principal{ann}, nil)[0]; !a.Allowed || a.Assumed != nil || a.Bridges != nil || a.DryRun != nil {
+		t.Errorf("WhoCan in dry-run: %+v", a)
+	}
 	reach, err := after.CanReach(bob, u, nil)
 	if err != nil || len(reach) != 1 || reach[0].Resource != paid {
 		t.Errorf("CanReach = %+v (%v)", reach, err)
