@@ -31,7 +31,7 @@ var lattice = map[string][]string{
 	"internal/filter": {"internal/event", "internal/ident", "internal/problem"},
 	"internal/schema": {"internal/problem"},
 	"internal/policy": {"internal/ident", "internal/problem"},
-	// Files of policy tests are read like manifests: decisions/0009.
+	// Files of policy tests are read like manifests: decisions/0013.
 	"internal/manifest": {"internal/filter", "internal/ident", "internal/policy", "internal/problem"},
 
 	// Keys, storage, sandbox.

@@ -26,7 +26,7 @@ type Access struct {
 	Action    Action
 	Resource  Resource
 	Decision
-	// Assumed are the policies, sorted, whose conditions on the context were left out of account: the conditions of
+	// Assumed are the policies, perimeters and bridges, sorted, whose conditions on the context were left out of account: the conditions of
 	// permits are assumed to hold, and those of forbids not to. Empty when the answer is so in every context.
 	Assumed []string
 }
@@ -59,6 +59,7 @@ func (s *Set) access(q *Request, loose bool, room []*compiled) Access {
 	}
 	sel := &selection{list: s.inScope(w, q, room), loose: loose}
 	out.Decision = s.judge(w, sel)
+	assumed := s.enclose(w, q, loose, &out.Decision)
 	if !loose || !out.Allowed {
 		return out
 	}
@@ -68,6 +69,7 @@ func (s *Set) access(q *Request, loose bool, room []*compiled) Access {
 			out.Assumed = append(out.Assumed, c.id)
 		}
 	}
+	out.Assumed = append(out.Assumed, assumed...)
 	slices.Sort(out.Assumed)
 	return out
 }
@@ -159,6 +161,8 @@ type Explanation struct {
 	Known bool
 	// Matched are the policies whose scope the request is in, permits and forbids, in the order of their ids.
 	Matched []Match
+	// Perimeters are those whose border the request crosses.
+	Perimeters []PerimeterVerdict
 }
 
 // Match is a policy whose scope a request is in.
@@ -191,7 +195,8 @@ func (s *Set) Explain(q Request) Explanation {
 		}
 		return 1
 	})
-	out := Explanation{Known: true, Decision: s.judge(w, &selection{list: list})}
+	out := Explanation{Known: true, Decision: s.judge(w, &selection{list: list}), Perimeters: s.ExplainPerimeters(q)}
+	s.enclose(w, &q, false, &out.Decision)
 	for _, c := range list {
 		m := Match{Policy: c.describe(), Determined: slices.Contains(out.Decision.Policies, c.id)}
 		m.Holds, m.Error = w.evaluate(c.policy)

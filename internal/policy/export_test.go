@@ -54,3 +54,16 @@ func (s *Set) InScope(q Request) int {
 	w, _ := s.ask(&q, true)
 	return len(s.inScope(w, &q, nil))
 }
+
+// Toll returns what perimeters add to the decision about a request.
+func (s *Set) Toll(q *Request) func() Decision {
+	w, _ := s.ask(q, true)
+	return func() Decision {
+		d := Decision{Allowed: true}
+		if len(s.borders) > 0 {
+			s.conditionReads(q.Action, &q.Resource)
+		}
+		s.enclose(w, q, false, &d)
+		return d
+	}
+}

@@ -210,8 +210,12 @@ type Request struct {
 type Decision struct {
 	Allowed bool
 	// Policies are the ids of the determining policies, sorted; empty when nothing permits. A policy of a
-	// namespace is named "NAMESPACE/ID".
+	// namespace is named "NAMESPACE/ID", and a perimeter that denies "perimeter:NAME" or "perimeter:NAMESPACE/NAME".
 	Policies []string
+	// Bridges are those that an allowed request crosses the borders of perimeters by, "bridge:PERIMETER/NAME", sorted.
+	Bridges []string
+	// DryRun are the perimeters in dry-run that would deny, sorted. They change nothing else of the decision.
+	DryRun []string
 	// Errors are those of the policies that could not be evaluated, sorted by policy. Those of permits
 	// permit nothing; those of forbids deny, and are among the determining policies.
 	Errors []EvaluationError

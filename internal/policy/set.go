@@ -43,6 +43,8 @@ type Set struct {
 	server *index
 	// own has the policies of each namespace. They are asked about its resources and about no others.
 	own map[ident.Namespace]*index
+	// borders has the perimeters of the server and of each namespace; nil without any.
+	borders map[ident.Namespace]*frontier
 	// transports are the contexts in which nothing but the transport is read: most decisions need no other.
 	transports *transports
 }
@@ -128,7 +130,7 @@ func (s *Set) read(files []File) (*Set, error) {
 	if err := r.err(); err != nil {
 		return nil, err
 	}
-	next := &Set{schema: s.schema, asks: s.asks, server: s.server, own: maps.Clone(s.own), transports: s.transports}
+	next := &Set{schema: s.schema, asks: s.asks, server: s.server, own: maps.Clone(s.own), borders: s.borders, transports: s.transports}
 	if added := slices.Concat(lists[builtIn], lists[""]); len(added) > 0 {
 		next.server = newIndex(slices.Concat(s.server.all, added))
 	}
@@ -205,7 +207,14 @@ func (s *Set) Decide(q Request) Decision { return s.decide(&q, false) }
 
 // Reads returns the parts of the context that a decision about the action on the resource may depend on.
 func (s *Set) Reads(a Action, r Resource) ContextPart {
-	var parts ContextPart
+	parts := s.policyReads(a, &r)
+	if len(s.borders) > 0 {
+		parts |= s.perimeterReads(a, &r)
+	}
+	return parts
+}
+
+func (s *Set) policyReads(a Action, r *Resource) (parts ContextPart) {
 	for _, x := range []*index{s.server, s.own[r.Namespace]} {
 		if x != nil && x.byAction[a] != nil {
 			parts |= x.byAction[a].reads
@@ -224,7 +233,9 @@ func (s *Set) decide(q *Request, loose bool) Decision {
 		return Decision{}
 	}
 	var room [inline]*compiled
-	return s.judge(w, &selection{list: s.inScope(w, q, room[:0]), loose: loose})
+	d := s.judge(w, &selection{list: s.inScope(w, q, room[:0]), loose: loose})
+	s.enclose(w, q, loose, &d)
+	return d
 }
 
 // ask returns the Cedar form of a question, if there is one.
@@ -235,7 +246,10 @@ func (s *Set) ask(q *Request, withContext bool) (*world, bool) {
 	// What no policy reads need not be there; but a cause that is malformed is refused whoever reads it.
 	var parts ContextPart
 	if withContext {
-		parts = s.Reads(q.Action, q.Resource) | PartCause
+		parts = s.policyReads(q.Action, &q.Resource) | PartCause
+		if len(s.borders) > 0 {
+			parts |= s.conditionReads(q.Action, &q.Resource)
+		}
 	}
 	if parts&^PartCause == PartTransport && q.Context.Cause == nil && int(q.Context.Transport) < len(s.transports) {
 		w, ok := newWorld(q, 0)
