@@ -124,11 +124,11 @@ func partOf(attribute string) ContextPart {
 	return allParts
 }
 
-// loosen returns the policy as it is when the context is left out of account: a permit whose conditions
+// loosen returns the body of a policy as it is when the context is left out of account: a permit whose conditions
 // on the context hold, and no forbid that reads it. It permits whatever the policy permits in some context.
 func loosen(c *compiled, p *xast.Policy) *cedar.Policy {
 	if c.reads == 0 {
-		return c.policy
+		return c.body
 	}
 	if !c.permit {
 		return nil

@@ -43,6 +43,20 @@ type Set struct {
 	server *index
 	// own has the policies of each namespace. They are asked about its resources and about no others.
 	own map[ident.Namespace]*index
+	// transports are the contexts in which nothing but the transport is read: most decisions need no other.
+	transports *transports
+}
+
+// transports are contexts by their Transport.
+type transports [TransportInternal + 1]cedar.Record
+
+func newTransports() *transports {
+	var all transports
+	for t := range all {
+		c := Context{Transport: Transport(t)}
+		all[t] = c.record(PartTransport, nil)
+	}
+	return &all
 }
 
 // ask is a kind of question: may a principal of this kind do this to a resource of this kind?
@@ -68,7 +82,7 @@ func New(files ...File) (*Set, error) {
 			return nil, problem.New(problem.Invalid, codeInvalid, "%s is of no namespace: %v", f.Name, err)
 		}
 	}
-	base := &Set{schema: known, asks: asks, server: newIndex(nil), own: map[ident.Namespace]*index{}}
+	base := &Set{schema: known, asks: asks, server: newIndex(nil), own: map[ident.Namespace]*index{}, transports: newTransports()}
 	return base.read(append([]File{
 		{Name: "rails.cedar", Text: railsText, Namespace: builtIn}, {Name: "roles.cedar", Text: rolesText, Namespace: builtIn},
 	}, files...))
@@ -114,7 +128,7 @@ func (s *Set) read(files []File) (*Set, error) {
 	if err := r.err(); err != nil {
 		return nil, err
 	}
-	next := &Set{schema: s.schema, asks: s.asks, server: s.server, own: maps.Clone(s.own)}
+	next := &Set{schema: s.schema, asks: s.asks, server: s.server, own: maps.Clone(s.own), transports: s.transports}
 	if added := slices.Concat(lists[builtIn], lists[""]); len(added) > 0 {
 		next.server = newIndex(slices.Concat(s.server.all, added))
 	}
@@ -222,6 +236,13 @@ func (s *Set) ask(q *Request, withContext bool) (*world, bool) {
 	var parts ContextPart
 	if withContext {
 		parts = s.Reads(q.Action, q.Resource) | PartCause
+	}
+	if parts&^PartCause == PartTransport && q.Context.Cause == nil && int(q.Context.Transport) < len(s.transports) {
+		w, ok := newWorld(q, 0)
+		if ok {
+			w.request.Context = s.transports[q.Context.Transport]
+		}
+		return w, ok
 	}
 	return newWorld(q, parts)
 }
