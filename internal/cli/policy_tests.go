@@ -78,7 +78,9 @@ request must come to, and with "by" which policies must determine it:
   by        = ["publisher-types"]
 
 The exit code is 3 when a test fails, or when a file has faults. No server is asked: it may have other policies.`,
-		Example: "  sallyport policy test\n  sallyport policy test ./webshop --namespace shop\n  sallyport policy test -o json | jq '.tests[] | select(.passed | not)'",
+		Example: `  sallyport policy test
+  sallyport policy test ./webshop --namespace shop
+  sallyport policy test -o json | jq '.tests[] | select(.passed | not)'`,
 		RunE: func(_ *cobra.Command, args []string) error {
 			of, err := a.policiesOf(onServer)
 			if err != nil {
@@ -140,7 +142,8 @@ func why(set *policy.Set, of policiesOf, f *policy.TestFailure) []string {
 	q := &f.Test.Request
 	e := set.Explain(*q)
 	if !e.Known {
-		return []string{fmt.Sprintf("no policy can be about it: the schema does not know that a %s may %s a %s", q.Principal.Kind, q.Action, q.Resource.Kind)}
+		return []string{fmt.Sprintf("no policy can be about it: the schema does not know that a %s may %s a %s",
+			q.Principal.Kind, q.Action, q.Resource.Kind)}
 	}
 	var list []string
 	if ns := string(q.Resource.Namespace); of != "" && ns != "" && ns != string(of) {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // MaxQuestions bounds how many questions one analysis asks. A million take some seconds.
@@ -189,12 +190,7 @@ func (s *Set) Explain(q Request) Explanation {
 		return Explanation{}
 	}
 	list := s.inScope(w, &q, nil)
-	slices.SortFunc(list, func(a, b *compiled) int {
-		if a.id < b.id {
-			return -1
-		}
-		return 1
-	})
+	slices.SortFunc(list, func(a, b *compiled) int { return strings.Compare(a.id, b.id) })
 	out := Explanation{Known: true, Decision: s.judge(w, &selection{list: list}), Perimeters: s.ExplainPerimeters(q)}
 	s.enclose(w, &q, false, &out.Decision)
 	for _, c := range list {

@@ -22,7 +22,7 @@ import (
 // policy. Here, and nowhere else, such texts are read, to find the place and say it in our words. A text
 // that is not known here is shown as it is, at the beginning of the policy; golden tests have each.
 var (
-	parseError     = regexp.MustCompile(`^parse error at <input>:(\d+):(\d+) .*?: ([^:]*(?:.*))$`)
+	parseError     = regexp.MustCompile(`^parse error at <input>:(\d+):(\d+) "(?:[^"\\]|\\.)*": (.*)$`)
 	scanError      = regexp.MustCompile(`^<input>:(\d+):(\d+): (.*)$`)
 	gotWant        = regexp.MustCompile(`^(?:exact )?got (.*) want (.+)$`)
 	unexpected     = regexp.MustCompile(`^unexpected effect: (.*)$`)

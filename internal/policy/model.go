@@ -186,9 +186,11 @@ func (c *Context) record(parts ContextPart, cause types.Value) cedar.Record {
 	if parts&PartNow != 0 && !c.Now.IsZero() {
 		m["now"] = cedar.NewDatetime(c.Now)
 	}
-	if c.Transport != TransportUnknown {
+	switch c.Transport {
+	case TransportPlaintext, TransportTLS, TransportMutualTLS, TransportInternal:
 		m["tls"] = cedar.Boolean(c.Transport != TransportPlaintext)
 		m["mtls"] = cedar.Boolean(c.Transport == TransportMutualTLS)
+	case TransportUnknown:
 	}
 	if parts&PartIP != 0 && c.IP.IsValid() {
 		// An IPv4 address in IPv6 clothes is in the ranges that policies name in IPv4.

@@ -9,7 +9,7 @@
 //
 // The package is pure: it reads no clock, no store and no request, and starts no goroutine. A Set is
 // immutable and safe for concurrent use. Only access calls Decide; the analyses (WhoCan, CanReach,
-// Explain, Diff, Replay, Advise) answer an operator's questions and decide nothing.
+// Explain, Diff, Replay, Unused, Propose and so on) answer an operator's questions and decide nothing.
 //
 // Source: the Cedar policy language, https://docs.cedarpolicy.com.
 package policy

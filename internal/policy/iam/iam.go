@@ -141,12 +141,16 @@ func (im *importer) dropAllows() {
 			kept = append(kept, m)
 		} else if m.statement != last {
 			last, im.at = m.statement, m.statement
-			_ = im.refuse("", "a Deny of this document cannot be carried over, so no Allow is: it could open what the Deny kept closed")
+			im.result.Refused = append(im.result.Refused,
+				im.note("", "a Deny of this document cannot be carried over, so no Allow is: it could open what the Deny kept closed"))
 		}
 	}
 	im.made = kept
 	if len(im.result.Members) > 0 {
 		im.result.Members = nil
+		im.at = &statement{pointer: "/Statement"}
+		im.result.Refused = append(im.result.Refused,
+			im.note("", "a Deny of this document cannot be carried over, so nobody becomes a member of the role"))
 	}
 }
 
