@@ -71,7 +71,10 @@ type Identifier struct {
 
 // NewIdentifier returns an identifier.
 func NewIdentifier(tokens *Tokens, cfg IdentifierConfig) *Identifier {
-	i := &Identifier{tokens: tokens, cfg: cfg, issuers: oidc.Issuers{}, about: map[string]*Issuer{}, proofs: oidc.NewProofs(time.Now()), rates: newRates(cfg.Rates)}
+	i := &Identifier{
+		tokens: tokens, cfg: cfg, issuers: oidc.Issuers{}, about: map[string]*Issuer{},
+		proofs: oidc.NewProofs(time.Now()), rates: newRates(cfg.Rates),
+	}
 	if i.cfg.Logger == nil {
 		i.cfg.Logger = slog.New(slog.DiscardHandler)
 	}

@@ -113,7 +113,7 @@ func TestLimiterIsBounded(t *testing.T) {
 		ask := func(n int) string {
 			return code(who, fmt.Sprintf("%d.%d.%d.1:1", n>>16&255, n>>8&255, n&255), "Bearer "+own.Text)
 		}
-		for n := range access.MaxKeys + access.MaxKeys/2 {
+		for n := range access.MaxKeys + access.MaxKeys/8 {
 			ask(n)
 		}
 		if kept := who.Kept(); kept > access.MaxKeys {

@@ -121,7 +121,7 @@ func (t *table) issuer() Issuer {
 	t.need("audience", "the issuer has no audience: a token that was made for somebody else would be accepted")
 	if is.URL = t.text("url"); is.URL != "" {
 		u, err := url.Parse(is.URL)
-		if err != nil || u.Scheme != "https" || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || strings.ContainsAny(is.URL, "#?") || len(is.URL) > maxIssuerURL {
+		if err != nil || u.Scheme != "https" || u.Hostname() == "" || u.User != nil || strings.ContainsAny(is.URL, "#?") || len(is.URL) > maxIssuerURL {
 			t.fault("url", "want the issuer's URL, exactly as it is in its tokens, of the form https://host/path")
 		}
 	}
