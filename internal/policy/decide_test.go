@@ -193,7 +193,14 @@ func TestMalformedQuestionsAreDenied(t *testing.T) {
 			q.Context.Cause = &policy.Cause{Functions: make([]ident.PrincipalID, policy.MaxChain+1)}
 		},
 		"chain of users": func(q *policy.Request) { q.Context.Cause = &policy.Cause{Functions: []ident.PrincipalID{"user:x"}} },
-		"cause":          func(q *policy.Request) { q.Context.Cause = &policy.Cause{Principal: &policy.Principal{}} },
+		"server of a namespace": func(q *policy.Request) {
+			q.Action, q.Resource = policy.ReadStatus, policy.Resource{Kind: policy.KindServer, Namespace: "a", Name: "server"}
+		},
+		"namespace of another": func(q *policy.Request) {
+			q.Action, q.Resource = policy.ReadLogs, policy.Resource{Kind: policy.KindNamespace, Namespace: "a", Name: "b"}
+		},
+		"event type of no namespace": func(q *policy.Request) { q.Resource.Namespace = "" },
+		"cause":                      func(q *policy.Request) { q.Context.Cause = &policy.Cause{Principal: &policy.Principal{}} },
 	} {
 		q := good
 		change(&q)

@@ -160,6 +160,21 @@ func OfNamespace(ns ident.Namespace) Resource {
 // OfServer returns the resource that the server itself is.
 func OfServer() Resource { return Resource{Kind: KindServer, Name: "server"} }
 
+// well reports whether the parts of r go together: the namespace chooses whose policies are asked about it, so
+// it must be the one that r is in.
+func (r *Resource) well() bool {
+	switch r.Kind {
+	case KindNamespace:
+		return r.Namespace != "" && r.Name == string(r.Namespace)
+	case KindServer:
+		return r.Namespace == ""
+	case KindEventType, KindFunction:
+		return r.Namespace != ""
+	case KindToken, KindUser, KindService:
+	}
+	return false
+}
+
 // Transport is how a request came.
 type Transport uint8
 

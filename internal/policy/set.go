@@ -240,7 +240,7 @@ func (s *Set) decide(q *Request, loose bool) Decision {
 
 // ask returns the Cedar form of a question, if there is one.
 func (s *Set) ask(q *Request, withContext bool) (*world, bool) {
-	if !s.asks[ask{q.Principal.Kind, q.Action, q.Resource.Kind}] {
+	if !s.asks[ask{q.Principal.Kind, q.Action, q.Resource.Kind}] || !q.Resource.well() {
 		return nil, false
 	}
 	// What no policy reads need not be there; but a cause that is malformed is refused whoever reads it.
