@@ -25,9 +25,9 @@ var lattice = map[string][]string{
 	"internal/event":   {"internal/ident", "internal/problem"},
 
 	// Pure: texts in, decisions and compiled forms out.
-	"internal/filter":   {"internal/event", "internal/ident", "internal/problem"},
-	"internal/schema":   {"internal/problem"},
-	"internal/policy":   {"internal/ident", "internal/problem"},
+	"internal/filter": {"internal/event", "internal/ident", "internal/problem"},
+	"internal/schema": {"internal/problem"},
+	"internal/policy": {"internal/ident", "internal/problem"},
 	// Files of policy tests are read like manifests: decisions/0009.
 	"internal/manifest": {"internal/filter", "internal/ident", "internal/policy", "internal/problem"},
 

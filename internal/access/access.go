@@ -35,9 +35,13 @@ type Principal struct {
 }
 
 func newPrincipal(p policy.Principal, expires time.Time) *Principal {
+	// A function's principal is made for each of its events, whose decisions are mostly known; the others stay.
+	if p.Kind != policy.KindFunction {
+		p = p.Prepare()
+	}
 	return &Principal{
 		ID: p.ID, Role: p.Role, Namespace: p.Namespace, EventTypes: p.EventTypes, Expires: expires,
-		policy: p.Prepare(), identity: p.Digest(),
+		policy: p, identity: p.Digest(),
 	}
 }
 

@@ -71,7 +71,7 @@ func TestParsePolicyTests(t *testing.T) {
 		},
 	}
 	opts := cmp.Options{
-		cmpopts.IgnoreUnexported(policy.Principal{}), cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
+		cmpopts.IgnoreUnexported(policy.Principal{}, policy.Request{}), cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
 		cmp.FilterPath(func(p cmp.Path) bool { return p.Last().String() != ".By" }, cmpopts.EquateEmpty()),
 	}
 	if d := cmp.Diff(want, got, opts); d != "" {

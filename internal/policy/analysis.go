@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // MaxQuestions bounds how many questions one analysis asks. A million take some seconds.
@@ -36,7 +37,8 @@ type Access struct {
 // then means "in some context, perhaps", with the policies in Assumed, and "denied" means in every context.
 func (s *Set) WhoCan(a Action, r Resource, principals []Principal, c *Context) []Access {
 	list := make([]Access, len(principals))
-	q := Request{Action: a, Resource: r}
+	entity := r.entity(r.uid())
+	q := Request{Action: a, Resource: r, resource: &entity}
 	if c != nil {
 		q.Context = *c
 	}
@@ -188,12 +190,7 @@ func (s *Set) Explain(q Request) Explanation {
 		return Explanation{}
 	}
 	list := s.inScope(w, &q, nil)
-	slices.SortFunc(list, func(a, b *compiled) int {
-		if a.id < b.id {
-			return -1
-		}
-		return 1
-	})
+	slices.SortFunc(list, func(a, b *compiled) int { return strings.Compare(a.id, b.id) })
 	out := Explanation{Known: true, Decision: s.judge(w, &selection{list: list}), Perimeters: s.ExplainPerimeters(q)}
 	s.enclose(w, &q, false, &out.Decision)
 	for _, c := range list {

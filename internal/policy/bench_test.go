@@ -98,3 +98,11 @@ func BenchmarkNew10000(b *testing.B) {
 		}
 	}
 }
+
+func BenchmarkNewBuiltIn(b *testing.B) {
+	for b.Loop() {
+		if _, err := policy.New(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -48,21 +48,24 @@ func (c *Context) Key(parts ContextPart) (key [sha256.Size]byte, ok bool) {
 		b = append(b, byte(c.IP.BitLen()))
 		b = append(b, ip[:]...)
 	}
-	if parts&PartCause != 0 && c.Cause != nil {
-		if c.Cause.Principal != nil {
+	if cause := c.Cause; parts&PartCause != 0 && cause != nil {
+		if cause.Principal != nil {
 			// What else is true of the principal may change: only its credential says so, and that is not here.
 			return key, false
 		}
-		for _, f := range c.Cause.Functions {
+		b = binary.AppendUvarint(b, 1+uint64(len(cause.Functions)))
+		for _, f := range cause.Functions {
 			add(string(f))
 		}
-		b = append(b, 0xff)
+	} else {
+		b = append(b, 0)
 	}
-	if parts&PartEvent != 0 && c.Event != nil {
-		add(c.Event.Type)
-		add(c.Event.Source)
-		add(c.Event.Subject)
-		b = binary.AppendVarint(b, c.Event.Size)
+	if e := c.Event; parts&PartEvent != 0 && e != nil {
+		b = append(b, 1)
+		add(e.Type)
+		add(e.Source)
+		add(e.Subject)
+		b = binary.AppendVarint(b, e.Size)
 	}
 	return sha256.Sum256(b), true
 }
@@ -121,11 +124,11 @@ func partOf(attribute string) ContextPart {
 	return allParts
 }
 
-// loosen returns the policy as it is when the context is left out of account: a permit whose conditions
+// loosen returns the body of a policy as it is when the context is left out of account: a permit whose conditions
 // on the context hold, and no forbid that reads it. It permits whatever the policy permits in some context.
 func loosen(c *compiled, p *xast.Policy) *cedar.Policy {
 	if c.reads == 0 {
-		return c.policy
+		return c.body
 	}
 	if !c.permit {
 		return nil

@@ -193,7 +193,14 @@ func TestMalformedQuestionsAreDenied(t *testing.T) {
 			q.Context.Cause = &policy.Cause{Functions: make([]ident.PrincipalID, policy.MaxChain+1)}
 		},
 		"chain of users": func(q *policy.Request) { q.Context.Cause = &policy.Cause{Functions: []ident.PrincipalID{"user:x"}} },
-		"cause":          func(q *policy.Request) { q.Context.Cause = &policy.Cause{Principal: &policy.Principal{}} },
+		"server of a namespace": func(q *policy.Request) {
+			q.Action, q.Resource = policy.ReadStatus, policy.Resource{Kind: policy.KindServer, Namespace: "a", Name: "server"}
+		},
+		"namespace of another": func(q *policy.Request) {
+			q.Action, q.Resource = policy.ReadLogs, policy.Resource{Kind: policy.KindNamespace, Namespace: "a", Name: "b"}
+		},
+		"event type of no namespace": func(q *policy.Request) { q.Resource.Namespace = "" },
+		"cause":                      func(q *policy.Request) { q.Context.Cause = &policy.Cause{Principal: &policy.Principal{}} },
 	} {
 		q := good
 		change(&q)
@@ -378,7 +385,7 @@ func TestIndexIsSound(t *testing.T) {
 	t.Parallel()
 	rnd := rand.New(rand.NewPCG(1, 2))
 	allowed, denied, failed := 0, 0, 0
-	for round := range 60 {
+	for round := range 30 {
 		s, err := policy.ParseUnvalidated(randomPolicies(rnd, 40))
 		if err != nil {
 			t.Fatal(err)
@@ -408,7 +415,7 @@ func TestIndexIsSound(t *testing.T) {
 			}
 		}
 	}
-	if allowed < 500 || denied < 500 || failed < 500 {
+	if allowed < 300 || denied < 300 || failed < 300 {
 		t.Errorf("%d allowed, %d denied, %d failed: the random policies test too little", allowed, denied, failed)
 	}
 }

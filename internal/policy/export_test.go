@@ -26,7 +26,7 @@ func ParseUnvalidated(text []byte) (*Set, error) {
 		}
 		list = append(list, compile(string(p.Annotations()["id"]), s, &p))
 	}
-	return &Set{schema: known, asks: asks, server: newIndex(list)}, nil
+	return &Set{schema: known, asks: asks, server: newIndex(list), transports: newTransports()}, nil
 }
 
 // Plain decides as Cedar itself does: with every policy that there is for the resource, and no index. An
@@ -43,7 +43,7 @@ func (s *Set) Plain(q Request) Decision {
 	if own := s.own[q.Resource.Namespace]; own != nil && q.Resource.Namespace != "" {
 		list = append(list[:len(list):len(list)], own.all...)
 	}
-	return s.judge(w, &selection{list: list})
+	return s.judge(w, &selection{list: list, whole: true})
 }
 
 // Loose decides without the context.

@@ -13,6 +13,7 @@ import (
 	"github.com/cedar-policy/cedar-go/types"
 	xast "github.com/cedar-policy/cedar-go/x/exp/ast"
 	"github.com/cedar-policy/cedar-go/x/exp/schema/resolved"
+	"github.com/cedar-policy/cedar-go/x/exp/schema/validate"
 
 	"sallyport/internal/problem"
 )
@@ -21,7 +22,7 @@ import (
 // policy. Here, and nowhere else, such texts are read, to find the place and say it in our words. A text
 // that is not known here is shown as it is, at the beginning of the policy; golden tests have each.
 var (
-	parseError     = regexp.MustCompile(`^parse error at <input>:(\d+):(\d+) .*?: ([^:]*(?:.*))$`)
+	parseError     = regexp.MustCompile(`^parse error at <input>:(\d+):(\d+) "(?:[^"\\]|\\.)*": (.*)$`)
 	scanError      = regexp.MustCompile(`^<input>:(\d+):(\d+): (.*)$`)
 	gotWant        = regexp.MustCompile(`^(?:exact )?got (.*) want (.+)$`)
 	unexpected     = regexp.MustCompile(`^unexpected effect: (.*)$`)
@@ -171,7 +172,11 @@ func (r *reader) validate(s *statement, p *cedar.Policy) {
 		}
 	}
 	r.unknownHas(s, tree, once)
-	err := r.schema.validator.Policy("", tree)
+	validator := r.schema.validator
+	if actions := scopeOf(tree).actions; len(actions) == 1 && r.schema.ofAction[actions[0]] != nil {
+		validator = r.schema.ofAction[actions[0]]
+	}
+	err := validator.Policy("", tree)
 	if err == nil {
 		return
 	}
@@ -220,7 +225,7 @@ func (r *reader) explain(s *statement, what string) (at int, detail string) {
 		return i, fmt.Sprintf("%q is optional, and %s may not have it; ask with `has %s &&` first", m[1], owner, last)
 	case wrongType.MatchString(what):
 		m := wrongType.FindStringSubmatch(what)
-		return s.condition(), fmt.Sprintf("a value in this condition has the wrong type: want %s, not %s", m[1], m[2])
+		return s.condition(), fmt.Sprintf("a value in this condition has the wrong type: want %s, not %s", typeWords.Replace(m[1]), typeWords.Replace(m[2]))
 	case badLiteral.MatchString(what):
 		m := badLiteral.FindStringSubmatch(what)
 		return max(0, s.find(`"`+m[2]+`"`)), m[1]
@@ -230,6 +235,9 @@ func (r *reader) explain(s *statement, what string) (at int, detail string) {
 	}
 	return s.condition(), what
 }
+
+// typeWords replaces the validator's own names of types.
+var typeWords = strings.NewReplacer("__cedar::internal::AnyEntity", "an entity", "__cedar::internal::OpenRecord{}", "a record")
 
 // condition returns the first when or unless, or the beginning.
 func (s *statement) condition() int {
@@ -345,9 +353,10 @@ func (r *reader) unknownHas(s *statement, tree *xast.Policy, once func(int, stri
 // vocabulary is the schema, as messages need it.
 type vocabulary struct {
 	resolved  *resolved.Schema
-	validator interface {
-		Policy(string, *xast.Policy) error
-	}
+	validator *validate.Validator
+	// ofAction validates policies of one action. The validator makes every kind of request that its schema knows for
+	// each policy; with one action there are few.
+	ofAction   map[Action]*validate.Validator
 	types      []string
 	principals []string
 }

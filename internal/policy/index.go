@@ -185,14 +185,18 @@ func admit(from []*compiled, w *world, list []*compiled) []*compiled {
 // selection is policies as Cedar takes them.
 type selection struct {
 	list  []*compiled
-	loose bool
+	loose bool // without the context
+	whole bool // with their scopes, for policies that the index has not chosen
 }
 
 // All yields the policies by the place in the list, so that what determined a decision is found again.
 func (s *selection) All() iter.Seq2[cedar.PolicyID, *cedar.Policy] {
 	return func(yield func(cedar.PolicyID, *cedar.Policy) bool) {
 		for _, c := range s.list {
-			p := c.policy
+			p := c.body
+			if s.whole {
+				p = c.policy
+			}
 			if s.loose {
 				if p = c.loose; p == nil {
 					continue

@@ -42,7 +42,12 @@ func newWorld(q *Request, parts ContextPart) (*world, bool) {
 	resource := q.Resource.uid()
 	// A function that acts on itself is one entity, and its own description of itself says more.
 	if resource != principal {
-		w.entities[1], w.n = q.Resource.entity(resource), 2
+		w.n = 2
+		if q.resource != nil {
+			w.entities[1] = *q.resource
+		} else {
+			w.entities[1] = q.Resource.entity(resource)
+		}
 	}
 	w.request = cedar.Request{Principal: principal, Action: actionUID(q.Action), Resource: resource}
 	if parts != 0 {
@@ -181,9 +186,11 @@ func (c *Context) record(parts ContextPart, cause types.Value) cedar.Record {
 	if parts&PartNow != 0 && !c.Now.IsZero() {
 		m["now"] = cedar.NewDatetime(c.Now)
 	}
-	if c.Transport != TransportUnknown {
+	switch c.Transport {
+	case TransportPlaintext, TransportTLS, TransportMutualTLS, TransportInternal:
 		m["tls"] = cedar.Boolean(c.Transport != TransportPlaintext)
 		m["mtls"] = cedar.Boolean(c.Transport == TransportMutualTLS)
+	case TransportUnknown:
 	}
 	if parts&PartIP != 0 && c.IP.IsValid() {
 		// An IPv4 address in IPv6 clothes is in the ranges that policies name in IPv4.

@@ -198,7 +198,7 @@ func (s *Set) Cross(q Request) Decision {
 		return Decision{Allowed: true}
 	}
 	w, ok := newWorld(&q, s.conditionReads(q.Action, &q.Resource)|PartCause)
-	if !ok {
+	if !ok || !q.Resource.well() {
 		return Decision{}
 	}
 	p, ok := q.passage(w, false)

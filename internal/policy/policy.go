@@ -9,7 +9,7 @@
 //
 // The package is pure: it reads no clock, no store and no request, and starts no goroutine. A Set is
 // immutable and safe for concurrent use. Only access calls Decide; the analyses (WhoCan, CanReach,
-// Explain, Diff, Replay, Advise) answer an operator's questions and decide nothing.
+// Explain, Diff, Replay, Unused, Propose and so on) answer an operator's questions and decide nothing.
 //
 // Source: the Cedar policy language, https://docs.cedarpolicy.com.
 package policy
@@ -160,6 +160,21 @@ func OfNamespace(ns ident.Namespace) Resource {
 // OfServer returns the resource that the server itself is.
 func OfServer() Resource { return Resource{Kind: KindServer, Name: "server"} }
 
+// well reports whether the parts of r go together: the namespace chooses whose policies are asked about it, so
+// it must be the one that r is in.
+func (r *Resource) well() bool {
+	switch r.Kind {
+	case KindNamespace:
+		return r.Namespace != "" && r.Name == string(r.Namespace)
+	case KindServer:
+		return r.Namespace == ""
+	case KindEventType, KindFunction:
+		return r.Namespace != ""
+	case KindToken, KindUser, KindService:
+	}
+	return false
+}
+
 // Transport is how a request came.
 type Transport uint8
 
@@ -201,6 +216,9 @@ type Request struct {
 	Action    Action
 	Resource  Resource
 	Context   Context
+
+	// resource is the entity of the resource, nil when it is to be made.
+	resource *cedar.Entity
 }
 
 // Decision is the answer. The zero Decision is a deny.

@@ -45,6 +45,20 @@ type Set struct {
 	own map[ident.Namespace]*index
 	// borders has the perimeters of the server and of each namespace; nil without any.
 	borders map[ident.Namespace]*frontier
+	// transports are the contexts in which nothing but the transport is read: most decisions need no other.
+	transports *transports
+}
+
+// transports are contexts by their Transport.
+type transports [TransportInternal + 1]cedar.Record
+
+func newTransports() *transports {
+	var all transports
+	for t := range all {
+		c := Context{Transport: Transport(t)}
+		all[t] = c.record(PartTransport, nil)
+	}
+	return &all
 }
 
 // ask is a kind of question: may a principal of this kind do this to a resource of this kind?
@@ -70,7 +84,7 @@ func New(files ...File) (*Set, error) {
 			return nil, problem.New(problem.Invalid, codeInvalid, "%s is of no namespace: %v", f.Name, err)
 		}
 	}
-	base := &Set{schema: known, asks: asks, server: newIndex(nil), own: map[ident.Namespace]*index{}}
+	base := &Set{schema: known, asks: asks, server: newIndex(nil), own: map[ident.Namespace]*index{}, transports: newTransports()}
 	return base.read(append([]File{
 		{Name: "rails.cedar", Text: railsText, Namespace: builtIn}, {Name: "roles.cedar", Text: rolesText, Namespace: builtIn},
 	}, files...))
@@ -116,7 +130,7 @@ func (s *Set) read(files []File) (*Set, error) {
 	if err := r.err(); err != nil {
 		return nil, err
 	}
-	next := &Set{schema: s.schema, asks: s.asks, server: s.server, own: maps.Clone(s.own), borders: s.borders}
+	next := &Set{schema: s.schema, asks: s.asks, server: s.server, own: maps.Clone(s.own), transports: s.transports, borders: s.borders}
 	if added := slices.Concat(lists[builtIn], lists[""]); len(added) > 0 {
 		next.server = newIndex(slices.Concat(s.server.all, added))
 	}
@@ -146,6 +160,18 @@ func readSchema() (*vocabulary, error) {
 		}
 	}
 	slices.Sort(v.types)
+	v.ofAction = map[Action]*validate.Validator{}
+	for uid := range out.Actions {
+		one := *out
+		one.Actions = maps.Clone(out.Actions)
+		for other, def := range one.Actions {
+			if other != uid {
+				def.AppliesTo = nil // known by name still
+				one.Actions[other] = def
+			}
+		}
+		v.ofAction[Action(uid.ID)] = validate.New(&one)
+	}
 	return v, nil
 }
 
@@ -214,7 +240,7 @@ func (s *Set) decide(q *Request, loose bool) Decision {
 
 // ask returns the Cedar form of a question, if there is one.
 func (s *Set) ask(q *Request, withContext bool) (*world, bool) {
-	if !s.asks[ask{q.Principal.Kind, q.Action, q.Resource.Kind}] {
+	if !s.asks[ask{q.Principal.Kind, q.Action, q.Resource.Kind}] || !q.Resource.well() {
 		return nil, false
 	}
 	// What no policy reads need not be there; but a cause that is malformed is refused whoever reads it.
@@ -224,6 +250,13 @@ func (s *Set) ask(q *Request, withContext bool) (*world, bool) {
 		if len(s.borders) > 0 {
 			parts |= s.conditionReads(q.Action, &q.Resource)
 		}
+	}
+	if parts&^PartCause == PartTransport && q.Context.Cause == nil && int(q.Context.Transport) < len(s.transports) {
+		w, ok := newWorld(q, 0)
+		if ok {
+			w.request.Context = s.transports[q.Context.Transport]
+		}
+		return w, ok
 	}
 	return newWorld(q, parts)
 }

@@ -8,6 +8,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/cedar-policy/cedar-go"
+	"github.com/cedar-policy/cedar-go/ast"
 	xast "github.com/cedar-policy/cedar-go/x/exp/ast"
 
 	"sallyport/internal/ident"
@@ -258,12 +259,15 @@ func wellFormedID(id string) bool {
 type compiled struct {
 	id     string
 	policy *cedar.Policy
+	// body is policy without its scope: the index finds exactly those whose scope a request is in, so that it need not
+	// be evaluated again.
+	body *cedar.Policy
 	// permit, principal and so on are parts of the policy, for the index and the analyses.
 	permit bool
 	scope  scope
 	// reads are the parts of the context that its conditions read.
 	reads ContextPart
-	// loose is policy with the conditions that read the context taken to hold; nil for a forbid that has any.
+	// loose is body with the conditions that read the context taken to hold; nil for a forbid that has any.
 	loose *cedar.Policy
 	file  string
 	line  int
@@ -278,6 +282,9 @@ func compile(id string, s *statement, p *cedar.Policy) *compiled {
 		id: id, policy: p, permit: p.Effect() == cedar.Permit, scope: scopeOf(tree), reads: readsOf(tree),
 		file: s.file.name, line: s.line, ns: s.file.ns, text: strings.Clone(string(s.text())),
 	}
-	c.loose = loosen(c, tree)
+	body := *tree
+	body.Principal, body.Action, body.Resource = xast.ScopeTypeAll{}, xast.ScopeTypeAll{}, xast.ScopeTypeAll{}
+	c.body = cedar.NewPolicyFromAST((*ast.Policy)(&body))
+	c.loose = loosen(c, &body)
 	return c
 }

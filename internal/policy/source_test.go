@@ -153,8 +153,12 @@ func FuzzNew(f *testing.F) {
 		}
 		f.Add(text)
 	}
+	base, err := policy.New()
+	if err != nil {
+		f.Fatal(err)
+	}
 	f.Fuzz(func(t *testing.T, text []byte) {
-		s, err := policy.New(policy.File{Name: "f.cedar", Text: text, Namespace: "shop"})
+		s, err := base.WithNamespace("shop", policy.File{Name: "f.cedar", Text: text, Namespace: "shop"})
 		if err != nil {
 			p := problem.From(err)
 			if p.Kind != problem.Invalid || len(p.Faults) == 0 {
@@ -175,7 +179,7 @@ func FuzzNew(f *testing.F) {
 				n++
 			}
 		}
-		if _, err := policy.New(policy.File{Name: "f.cedar", Text: again.Bytes(), Namespace: "shop"}); err != nil {
+		if _, err := base.WithNamespace("shop", policy.File{Name: "f.cedar", Text: again.Bytes(), Namespace: "shop"}); err != nil {
 			t.Errorf("%d policies are not read again: %v", n, err)
 		}
 	})
