@@ -318,9 +318,16 @@ func (c *Claims) forPolicies() *policy.Claims {
 	if c == nil {
 		return nil
 	}
-	return &policy.Claims{
+	out := &policy.Claims{
 		Issuer: c.Issuer, Groups: c.Groups, Roles: c.Roles, Tenant: c.Tenant, Strength: c.ACR, Methods: c.AMR, Time: c.AuthTime,
+		Others: map[string][]string{},
 	}
+	for name, value := range map[string]string{"sub": c.Subject, "azp": c.Client} {
+		if value != "" {
+			out.Others[name] = []string{value}
+		}
+	}
+	return out
 }
 
 // maxPrintable bounds a name in an id, in bytes: the id is stored with each of the up to 1,024 events of a request.

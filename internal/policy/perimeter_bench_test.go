@@ -33,52 +33,60 @@ func manyPerimeters(n int, when string) policy.PerimeterFile {
 	return f
 }
 
-// BenchmarkPerimeters is one decision among 1000 policies without perimeters; with 50 whose borders it does not cross;
-// and by a bridge of one, without and with a condition. "alone" is what perimeters add to it.
-func BenchmarkPerimeters(b *testing.B) {
+// perimeterCases are no perimeters; 50 whose borders the request of asked does not cross; and 50 of which it crosses one
+// by a bridge, without and with a condition.
+func perimeterCases(b *testing.B, policies int) map[string]*policy.Set {
+	b.Helper()
 	beside := manyPerimeters(51, "")
 	beside.Perimeters = append(beside.Perimeters[:5:5], beside.Perimeters[6:]...)
-	for _, bc := range []struct {
-		name  string
-		files []policy.PerimeterFile
-	}{
-		{"none", nil},
-		{"beside", []policy.PerimeterFile{beside}},
-		{"bridge", []policy.PerimeterFile{manyPerimeters(50, "")}},
-		{"condition", []policy.PerimeterFile{manyPerimeters(50, "context.event.size < 1000")}},
+	sets := map[string]*policy.Set{}
+	for name, files := range map[string][]policy.PerimeterFile{
+		"none": nil, "beside": {beside}, "bridge": {manyPerimeters(50, "")}, "condition": {manyPerimeters(50, "context.event.size < 1000")},
 	} {
-		s, err := policy.NewWith(policy.Config{Files: manyPolicies(1000), Perimeters: bc.files})
+		s, err := policy.NewWith(policy.Config{Files: manyPolicies(policies), Perimeters: files})
 		if err != nil {
 			b.Fatal(err)
 		}
-		b.Run(bc.name, func(b *testing.B) {
+		sets[name] = s
+	}
+	return sets
+}
+
+// BenchmarkPerimeters is a whole decision among 1000 policies.
+func BenchmarkPerimeters(b *testing.B) {
+	sets := perimeterCases(b, 1000)
+	for _, name := range []string{"none", "beside", "bridge", "condition"} {
+		b.Run(name, func(b *testing.B) {
 			q := asked()
 			q.Principal = q.Principal.Prepare()
-			if !s.Decide(q).Allowed {
+			if !sets[name].Decide(q).Allowed {
 				b.Fatal("denied")
 			}
 			b.ReportAllocs()
 			for b.Loop() {
-				s.Decide(q)
+				sets[name].Decide(q)
 			}
 		})
-		b.Run(bc.name+"/alone", func(b *testing.B) {
+	}
+}
+
+// BenchmarkToll is what perimeters add to a decision, and to a delivery.
+func BenchmarkToll(b *testing.B) {
+	sets := perimeterCases(b, 1)
+	for _, name := range []string{"none", "beside", "bridge", "condition"} {
+		b.Run(name, func(b *testing.B) {
 			q := asked()
-			toll := s.Toll(&q)
+			toll := sets[name].Toll(&q)
 			b.ReportAllocs()
 			for b.Loop() {
 				toll()
 			}
 		})
 	}
-	s, err := policy.NewWith(policy.Config{Perimeters: []policy.PerimeterFile{manyPerimeters(50, "")}})
-	if err != nil {
-		b.Fatal(err)
-	}
 	b.Run("deliver", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			s.CanDeliver("shop", "order.5", "f-5")
+			sets["bridge"].CanDeliver("shop", "order.5", "f-5")
 		}
 	})
 }

@@ -106,12 +106,12 @@ func (t *toll) way(p *passage, b *border, ways []*bridge) *bridge {
 	return perhaps
 }
 
-// begins reports whether the bridge begins where the passage does.
+// begins reports whether the bridge begins where the passage does. Functions are in no groups, as for policies.
 func (b *bridge) begins(p *passage) bool {
 	for i := range b.from {
 		from := &b.from[i]
 		if from.kind == kindGroup {
-			if p.request != nil && slices.ContainsFunc(p.request.Principal.Groups, from.fits) {
+			if p.request != nil && p.from.kind != KindFunction && slices.ContainsFunc(p.request.Principal.Groups, from.fits) {
 				return true
 			}
 		} else if from.admits(&p.from) {
@@ -198,7 +198,7 @@ func (s *Set) Cross(q Request) Decision {
 		return Decision{Allowed: true}
 	}
 	w, ok := newWorld(&q, s.conditionReads(q.Action, &q.Resource)|PartCause)
-	if !ok {
+	if !ok || !q.Resource.well() {
 		return Decision{}
 	}
 	p, ok := q.passage(w, false)

@@ -72,6 +72,8 @@ func TestPerimeterBorder(t *testing.T) {
 	shop := func(name string) policy.Resource { return eventType("shop", name) }
 	ops := asks("user:bob", policy.Publish, shop("payment.asked"))
 	ops.Principal.Groups = []string{"staff", "ops"}
+	grouped := asks("function:shop/price", policy.Publish, shop("payment.asked"))
+	grouped.Principal.Groups = []string{"ops"}
 	large := asks("function:shop/charge", policy.Publish, shop("order.paid"))
 	large.Context.Event.Size = 100
 	for _, tc := range []struct {
@@ -99,6 +101,7 @@ func TestPerimeterBorder(t *testing.T) {
 		{"bridge in, other type", asks("user:ann", policy.Publish, shop("payment.made")), "!perimeter:shop/payments"},
 		{"bridge in, other service", asks("service:till", policy.Invoke, function("shop", "charge")), "!perimeter:shop/payments"},
 		{"bridge in, group", ops, "all bridge:shop/payments/in"},
+		{"bridge in, function with a group", grouped, "!perimeter:shop/payments"},
 		{"bridge out", asks("function:shop/charge", policy.Publish, shop("order.paid")), "all bridge:shop/payments/out"},
 		{"bridge out, condition", large, "!perimeter:shop/payments"},
 		{"bridge out, other function", asks("function:shop/refund-1", policy.Publish, shop("order.paid")), "!perimeter:shop/payments"},
