@@ -44,7 +44,7 @@ var lattice = map[string][]string{
 	"internal/bundle":   {"api", "internal/ident", "internal/manifest", "internal/problem"},
 
 	// The capabilities.
-	"internal/access":  {"api", "internal/ident", "internal/narrow", "internal/outbound", "internal/policy", "internal/problem", "internal/store"},
+	"internal/access":  {"api", "internal/ident", "internal/manifest", "internal/narrow", "internal/outbound", "internal/policy", "internal/problem", "internal/store"},
 	"internal/deploy":  {"api", "internal/cell", "internal/event", "internal/filter", "internal/ident", "internal/manifest", "internal/problem", "internal/schema", "internal/store"},
 	"internal/ingress": {"api", "internal/access", "internal/deploy", "internal/event", "internal/eventlog", "internal/ident", "internal/policy", "internal/problem", "internal/schema"},
 	"internal/funclog": {"api"},

@@ -142,6 +142,26 @@ func (g *Guard) AuthorizeEvent(ctx context.Context, p *Principal, ns ident.Names
 	return g.decide(ctx, p, policy.Publish, policy.Resource{Kind: policy.KindEventType, Namespace: ns, Name: e.Type}, e, cause)
 }
 
+// Cross returns nil when no perimeter is in the way of what p was permitted to do in a namespace, for one event type or
+// function of it; else a problem access.denied that names the perimeters.
+func (g *Guard) Cross(ctx context.Context, p *Principal, action policy.Action, res policy.Resource) error {
+	q := policy.Request{Principal: p.policy, Action: action, Resource: res, Context: contextOf(ctx)}
+	if d := g.Set().Cross(q); !d.Allowed {
+		return denied(p, action, res, d)
+	}
+	return nil
+}
+
+// CanDeliver returns nil when no perimeter is between an event type and a function of a namespace.
+func (g *Guard) CanDeliver(ns ident.Namespace, t ident.EventType, f ident.FunctionName) error {
+	d := g.Set().CanDeliver(ns, t, f)
+	if d.Allowed {
+		return nil
+	}
+	return problem.New(problem.Denied, "access.delivery_denied", "events of the type %s are not delivered to the function %s: a perimeter is between them", t, f).
+		WithPolicies(d.Policies...).WithHint("add a bridge with the action deliver to the perimeter, apply, and redrive the dead letter")
+}
+
 // SameForType reports whether all events of a type are decided alike, as far as p is the same.
 func (g *Guard) SameForType(ns ident.Namespace, t ident.EventType) bool {
 	return g.Set().Reads(policy.Publish, policy.Resource{Kind: policy.KindEventType, Namespace: ns, Name: string(t)})&policy.PartEvent == 0

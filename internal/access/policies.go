@@ -13,6 +13,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"sallyport/internal/ident"
+	"sallyport/internal/manifest"
 	"sallyport/internal/policy"
 	"sallyport/internal/problem"
 )
@@ -64,7 +65,7 @@ func OpenPolicies(ctx context.Context, bucket Bucket, guard *Guard) (*Policies, 
 		}
 		p.files[PolicyOwner{ident.Namespace(ns), ident.AppName(name)}] = s.Files
 	}
-	set, err := policy.New(textsOf(p.files)...)
+	set, err := compile(p.files)
 	if err != nil {
 		return nil, fmt.Errorf("load policies: %w", err)
 	}
@@ -72,16 +73,28 @@ func OpenPolicies(ctx context.Context, bucket Bucket, guard *Guard) (*Policies, 
 	return p, nil
 }
 
-// textsOf returns files as policy takes them, in a fixed order.
-func textsOf(files map[PolicyOwner]map[string]string) []policy.File {
+// PerimeterFile ends the names of files that hold perimeters; all others hold policies.
+const PerimeterFile = "perimeters.toml"
+
+// compile makes a set of files, in a fixed order.
+func compile(files map[PolicyOwner]map[string]string) (*policy.Set, error) {
 	owners := slices.SortedFunc(maps.Keys(files), func(a, b PolicyOwner) int { return cmp.Compare(a.key(), b.key()) })
-	var out []policy.File
+	var cfg policy.Config
 	for _, o := range owners {
 		for _, name := range slices.Sorted(maps.Keys(files[o])) {
-			out = append(out, policy.File{Name: name, Text: []byte(files[o][name]), Namespace: o.Namespace})
+			text := []byte(files[o][name])
+			if !strings.HasSuffix(name, PerimeterFile) {
+				cfg.Files = append(cfg.Files, policy.File{Name: name, Text: text, Namespace: o.Namespace})
+				continue
+			}
+			perimeters, err := manifest.ParsePerimeters(name, text, o.Namespace)
+			if err != nil {
+				return nil, err
+			}
+			cfg.Perimeters = append(cfg.Perimeters, perimeters)
 		}
 	}
-	return out
+	return policy.NewWith(cfg)
 }
 
 // Principals returns those of all tokens that were not revoked.
@@ -132,7 +145,7 @@ func (p *Policies) plan(owner PolicyOwner, files map[string]string) (*PolicyChan
 	if delete(all, owner); len(files) > 0 {
 		all[owner] = files
 	}
-	set, err := policy.New(textsOf(all)...)
+	set, err := compile(all)
 	if err != nil {
 		return nil, err
 	}
@@ -141,23 +154,34 @@ func (p *Policies) plan(owner PolicyOwner, files map[string]string) (*PolicyChan
 	return c, nil
 }
 
-// compare finds the policies that differ.
+// compare finds the policies and perimeters that differ.
 func (c *PolicyChange) compare() {
-	before := map[string]string{}
-	for one := range c.Old.Policies() {
-		before[one.ID] = one.Text
-	}
-	for one := range c.New.Policies() {
-		text, there := before[one.ID]
-		delete(before, one.ID)
+	before := describe(c.Old)
+	for id, now := range describe(c.New) {
+		was, there := before[id]
+		delete(before, id)
 		switch {
 		case !there:
-			c.Created = append(c.Created, one.ID)
-		case text != one.Text:
-			c.Updated = append(c.Updated, one.ID)
+			c.Created = append(c.Created, id)
+		case was != now:
+			c.Updated = append(c.Updated, id)
 		}
 	}
+	slices.Sort(c.Created)
+	slices.Sort(c.Updated)
 	c.Deleted = slices.Sorted(maps.Keys(before))
+}
+
+// describe returns everything in a set by its id, in a form that differs when it does.
+func describe(s *policy.Set) map[string]string {
+	out := map[string]string{}
+	for one := range s.Policies() {
+		out[one.ID] = one.Text
+	}
+	for _, one := range s.Perimeters() {
+		out[one.ID] = fmt.Sprintf("%+v", one)
+	}
+	return out
 }
 
 // Apply makes the files all policies of the owner. They are stored, and then in force for everything that is asked

@@ -17,7 +17,7 @@ const (
 	maxPolicyBytes = 1 << 20
 )
 
-// Policies reads the files of policies in a folder, by their names in it. A folder that is not there is an error.
+// Policies reads the files of policies and perimeters in a folder, by their names in it. A folder that is not there is an error.
 func Policies(dir string) (map[string]string, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -30,9 +30,13 @@ func Policies(dir string) (map[string]string, error) {
 
 // policiesIn reads the files of policies in a folder below root; none when there is no such folder.
 func policiesIn(root *os.Root, dir string) (map[string]string, error) {
-	names, err := fs.Glob(root.FS(), path.Join(dir, "*.cedar"))
-	if err != nil {
-		return nil, err
+	var names []string
+	for _, pattern := range []string{"*.cedar", "*perimeters.toml"} {
+		found, err := fs.Glob(root.FS(), path.Join(dir, pattern))
+		if err != nil {
+			return nil, err
+		}
+		names = append(names, found...)
 	}
 	var faults []problem.Fault
 	files, total := map[string]string{}, 0

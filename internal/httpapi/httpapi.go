@@ -46,6 +46,8 @@ type Identifier interface {
 // Guard says whether they may, and keeps the tokens; access.Guard is one.
 type Guard interface {
 	Authorize(ctx context.Context, p *access.Principal, action policy.Action, res policy.Resource) error
+	// Cross returns why a perimeter is in the way of what p may do in a namespace, for one event type of it.
+	Cross(ctx context.Context, p *access.Principal, action policy.Action, res policy.Resource) error
 	// Set returns the policies that it decides by, and Principals those it knows.
 	Set() *policy.Set
 	Principals() []policy.Principal
