@@ -41,7 +41,7 @@ unit: guests ## unit tests without the race detector (quick)
 	@go test ./...
 
 race: guests ## unit tests under the race detector, one package after the other: some measure time
-	@CGO_ENABLED=1 go test -race -p 1 -timeout 15m $$(go list ./... | grep -v '/test/')
+	@CGO_ENABLED=1 go test -race -p 1 -timeout 30m $$(go list ./... | grep -v '/test/')
 
 isolation: ## 100,000 events of several functions, none of which may see another's
 	@go test -count=1 -run TestNeverSeen ./internal/cell

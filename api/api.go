@@ -189,6 +189,8 @@ type Plan struct {
 	Revision int      `json:"revision"`
 	Changes  []Change `json:"changes"`
 	Applied  bool     `json:"applied"`
+	// Policies is what the app's policies change, of an app that has some.
+	Policies *PolicyPlan `json:"policies,omitzero"`
 }
 
 // ChangeAction is what happens to one resource of an app.
@@ -262,6 +264,136 @@ type UsageLine struct {
 	P50 float64 `json:"p50_seconds"`
 	P95 float64 `json:"p95_seconds"`
 	P99 float64 `json:"p99_seconds"`
+}
+
+// DecisionList is what the gate decided in a period. Hours (UTC) are counted whole.
+type DecisionList struct {
+	Since     time.Time  `json:"since"`
+	Until     time.Time  `json:"until"`
+	Decisions []Decision `json:"decisions"` // what was asked last comes first
+	// More says that there are others, beyond the limit.
+	More bool `json:"more,omitzero"`
+}
+
+// Decision is a question that the gate was asked, its answer, and how often it was asked.
+type Decision struct {
+	Principal string `json:"principal"`
+	Role      string `json:"role,omitempty"`
+	Action    string `json:"action"`
+	Kind      string `json:"resource_kind"` // EventType, Function, Namespace or Server
+	Resource  string `json:"resource"`
+	Allowed   bool   `json:"allowed"`
+	// Policies are the determining policies; empty when none permits.
+	Policies []string  `json:"policies"`
+	Count    int64     `json:"count"`
+	Last     time.Time `json:"last"`
+}
+
+// Policy is a policy that is in force.
+type Policy struct {
+	ID        string `json:"id"`
+	Effect    string `json:"effect"` // "permit" or "forbid"
+	BuiltIn   bool   `json:"built_in,omitzero"`
+	Namespace string `json:"namespace,omitempty"` // empty: of the whole server
+	File      string `json:"file,omitempty"`
+	Line      int    `json:"line,omitzero"`
+	Text      string `json:"text"` // in Cedar
+}
+
+// PolicyList is the policies that decide about what is in a namespace, or about the server.
+type PolicyList struct {
+	Policies []Policy `json:"policies"`
+}
+
+// PolicyFiles are all files of policies of an app, by their names.
+type PolicyFiles struct {
+	Files map[string]string `json:"files"`
+}
+
+// PolicyPlan is what applying policies changes, or would change.
+type PolicyPlan struct {
+	Created []string `json:"created"`
+	Updated []string `json:"updated"`
+	Deleted []string `json:"deleted"`
+	// Access is what becomes allowed or denied, for everybody and everything that is known.
+	Access     []AccessChange `json:"access"`
+	AccessMore bool           `json:"access_more,omitzero"` // there are others
+	// Replayed is how many requests of the last 30 days were decided with both, and Replay those that differ.
+	Replayed   int64              `json:"replayed"`
+	Replay     []ReplayDifference `json:"replay"`
+	ReplayMore bool               `json:"replay_more,omitzero"`
+	Applied    bool               `json:"applied"`
+}
+
+// AccessChange is something that a principal may do with other policies and not with these, or the other way round.
+type AccessChange struct {
+	Principal string   `json:"principal"`
+	Action    string   `json:"action"`
+	Resource  string   `json:"resource"`
+	Allowed   bool     `json:"allowed"` // from then on
+	Policies  []string `json:"policies"`
+	// Assumed are policies whose conditions on the circumstances were left out of account.
+	Assumed []string `json:"assumed"`
+}
+
+// ReplayDifference is a request that was made, and that would be decided otherwise.
+type ReplayDifference struct {
+	Principal string    `json:"principal"`
+	Action    string    `json:"action"`
+	Resource  string    `json:"resource"`
+	Allowed   bool      `json:"allowed"` // from then on
+	Policies  []string  `json:"policies"`
+	Count     int64     `json:"count"`
+	Last      time.Time `json:"last"`
+}
+
+// PolicyExplanation says how a question is decided, and what each policy that is about it comes to.
+type PolicyExplanation struct {
+	Principal string        `json:"principal"`
+	Action    string        `json:"action"`
+	Resource  string        `json:"resource"`
+	Allowed   bool          `json:"allowed"`
+	Policies  []string      `json:"policies"` // the determining ones
+	Matched   []PolicyMatch `json:"matched"`
+}
+
+// PolicyMatch is a policy whose scope a question is in.
+type PolicyMatch struct {
+	Policy     Policy            `json:"policy"`
+	Determined bool              `json:"determined"`
+	Holds      bool              `json:"holds"` // all of its conditions do
+	Error      string            `json:"error,omitempty"`
+	Conditions []PolicyCondition `json:"conditions,omitempty"`
+}
+
+// PolicyCondition is a when or unless of a policy.
+type PolicyCondition struct {
+	Unless bool   `json:"unless,omitzero"`
+	Text   string `json:"text"`
+	Holds  bool   `json:"holds"`
+	Error  string `json:"error,omitempty"`
+}
+
+// AccessList is what principals may do.
+type AccessList struct {
+	Access []Access `json:"access"`
+}
+
+// Access is something that a principal may do.
+type Access struct {
+	Principal string   `json:"principal"`
+	Action    string   `json:"action"`
+	Resource  string   `json:"resource"`
+	Policies  []string `json:"policies"`
+	// Assumed are policies whose conditions on the circumstances are taken to be as is needed.
+	Assumed []string `json:"assumed"`
+}
+
+// UnusedList is authority that nothing that was asked needed.
+type UnusedList struct {
+	Since    time.Time `json:"since"`
+	Policies []Policy  `json:"policies"`
+	Grants   []Access  `json:"grants"` // publish grants of functions
 }
 
 // Subscription is a deployed subscription and how far it is.

@@ -40,6 +40,9 @@ type Config struct {
 	// Token is the credential; when it is empty, TokenFile is read.
 	Token     string
 	TokenFile string
+	// CertFile and KeyFile, both or none, are the client certificate and its key in PEM, for servers that know its CA. A token
+	// goes before it.
+	CertFile, KeyFile string
 	// Namespace is "default" when empty.
 	Namespace string
 }
@@ -128,6 +131,13 @@ func New(cfg Config) (*Client, error) {
 		if !tlsConfig.RootCAs.AppendCertsFromPEM(pem) {
 			return nil, fmt.Errorf("%s holds no certificate", cfg.CAFile)
 		}
+	}
+	if cfg.CertFile != "" || cfg.KeyFile != "" {
+		cert, err := tls.LoadX509KeyPair(cfg.CertFile, cfg.KeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("read the client certificate: %w", err)
+		}
+		tlsConfig.Certificates = []tls.Certificate{cert}
 	}
 	return &Client{
 		base: strings.TrimSuffix(base.String(), "/"), token: token, namespace: cmp.Or(cfg.Namespace, "default"),

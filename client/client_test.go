@@ -71,6 +71,7 @@ func TestNewRefuses(t *testing.T) {
 		{"huge token file", client.Config{Server: url, TokenFile: write("huge", strings.Repeat("x", 1<<20+1))}, "larger than"},
 		{"token of two lines", client.Config{Server: url, TokenFile: write("two", "sp_one\nsp_two\n")}, "malformed"},
 		{"no CA file", client.Config{Server: url, CAFile: filepath.Join(dir, "none")}, "read the CA certificate"},
+		{"certificate without a key", client.Config{Server: url, CertFile: write("crt", "nothing")}, "read the client certificate"},
 		{"CA file without a certificate", client.Config{Server: url, CAFile: write("ca", "nothing")}, "holds no certificate"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/url"
+	"strconv"
 	"time"
 
 	"sallyport/api"
@@ -27,6 +29,30 @@ func (c *Client) RevokeToken(ctx context.Context, id string) error {
 	}
 	closeBody(resp)
 	return nil
+}
+
+// DecisionOptions select decisions. Since and Until are times (RFC 3339) or durations before now.
+type DecisionOptions struct {
+	Since, Until, Principal string
+	Denied                  bool
+	Limit                   int
+	// Server selects decisions about the server itself, not those about the namespace.
+	Server bool
+}
+
+// Decisions returns what the gate decided in a period.
+func (c *Client) Decisions(ctx context.Context, o DecisionOptions) (*api.DecisionList, error) {
+	q := url.Values{}
+	set(q, "since", o.Since)
+	set(q, "until", o.Until)
+	set(q, "principal", o.Principal)
+	if o.Denied {
+		q.Set("denied", "true")
+	}
+	if o.Limit > 0 {
+		q.Set("limit", strconv.Itoa(o.Limit))
+	}
+	return get[api.DecisionList](ctx, c, q, c.about(o.Server, "decisions"))
 }
 
 // Status returns the state of the server and of the namespaces that the token may see.

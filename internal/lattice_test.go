@@ -24,21 +24,27 @@ var lattice = map[string][]string{
 	"internal/problem": {},
 	"internal/event":   {"internal/ident", "internal/problem"},
 
+	// The form of narrowed tokens, which the command line makes and access checks: decisions/0011.
+	"internal/narrow": {"internal/ident"},
+
 	// Pure: texts in, decisions and compiled forms out.
-	"internal/filter":   {"internal/event", "internal/ident", "internal/problem"},
-	"internal/schema":   {"internal/problem"},
-	"internal/policy":   {"internal/ident", "internal/problem"},
-	"internal/manifest": {"internal/filter", "internal/ident", "internal/problem"},
+	"internal/filter": {"internal/event", "internal/ident", "internal/problem"},
+	"internal/schema": {"internal/problem"},
+	"internal/policy": {"internal/ident", "internal/problem"},
+	// Files of policy tests are read like manifests: decisions/0013.
+	"internal/manifest": {"internal/filter", "internal/ident", "internal/policy", "internal/problem"},
 
 	// Keys, storage, sandbox.
-	"internal/keyring":  {"internal/ident", "internal/problem"},
+	"internal/keyring": {"internal/ident", "internal/problem"},
+	// The one package that opens connections to the world outside: decisions/0010.
+	"internal/outbound": {},
 	"internal/store":    {"internal/problem"},
 	"internal/eventlog": {"internal/event", "internal/ident", "internal/keyring", "internal/problem", "internal/store"},
 	"internal/cell":     {"api", "internal/ident", "internal/problem"},
 	"internal/bundle":   {"api", "internal/ident", "internal/manifest", "internal/problem"},
 
 	// The capabilities.
-	"internal/access":  {"api", "internal/ident", "internal/policy", "internal/problem", "internal/store"},
+	"internal/access":  {"api", "internal/ident", "internal/manifest", "internal/narrow", "internal/outbound", "internal/policy", "internal/problem", "internal/store"},
 	"internal/deploy":  {"api", "internal/cell", "internal/event", "internal/filter", "internal/ident", "internal/manifest", "internal/problem", "internal/schema", "internal/store"},
 	"internal/ingress": {"api", "internal/access", "internal/deploy", "internal/event", "internal/eventlog", "internal/ident", "internal/policy", "internal/problem", "internal/schema"},
 	"internal/funclog": {"api"},
@@ -48,12 +54,14 @@ var lattice = map[string][]string{
 
 	// The surfaces.
 	"client":            {"api"},
+	"internal/login":    {"internal/outbound"},
 	"internal/httpapi":  {"api", "internal/access", "internal/deploy", "internal/dispatch", "internal/event", "internal/eventlog", "internal/funclog", "internal/ident", "internal/ingress", "internal/meter", "internal/policy", "internal/problem"},
 	"internal/server":   {"*"},
 	"sdk/js":            {},
 	"internal/scaffold": {"internal/ident", "internal/problem", "sdk/js"},
-	"internal/cli":      {"api", "client", "internal/bundle", "internal/ident", "internal/manifest", "internal/problem", "internal/scaffold", "internal/server"},
-	"cmd/sallyport":     {"internal/cli"},
+	// The command line checks and tests policies, and decides nothing for a server: decisions/0012.
+	"internal/cli":  {"api", "client", "internal/bundle", "internal/ident", "internal/login", "internal/manifest", "internal/narrow", "internal/outbound", "internal/policy", "internal/problem", "internal/scaffold", "internal/server"},
+	"cmd/sallyport": {"internal/cli"},
 
 	"internal/telemetry": {},
 }
@@ -68,6 +76,7 @@ var owners = map[string][]string{
 	"github.com/cedar-policy/cedar-go":              {"internal/policy"},
 	"github.com/elastic/go-seccomp-bpf":             {"internal/cell"},
 	"github.com/evanw/esbuild":                      {"internal/bundle"},
+	"github.com/go-jose/go-jose":                    {"internal/access"},
 	"github.com/fsnotify/fsnotify":                  {"internal/cli"},
 	"github.com/klauspost/compress":                 {"internal/cell"},
 	"github.com/landlock-lsm/go-landlock":           {"internal/cell"},

@@ -1,27 +1,32 @@
-// Package access knows who asks (tokens) and asks whether they may (the guard).
+// Package access knows who asks (the identifier) and asks whether they may (the guard).
 //
 // A token is a random bearer credential: the server keeps its hash, its role, its namespace, the
 // event types it is limited to and its expiry. All tokens are in memory, so a request costs one
 // hash and no store, and a revoked token fails on the next request.
 //
+// Beside its own tokens, the server accepts those of the issuers that its configuration names (package oidc). What
+// such a principal gets is said by a mapping of its claims; without one it gets nothing.
+//
 // The guard is the only caller of policy. Everything else gets it as an interface with the one
 // method it needs. An error while deciding is a deny.
 //
-// Callers: httpapi (Authenticate, Authorize, tokens), ingress (Authorize), server (New, Bootstrap).
+// Callers: httpapi (Identify, Authorize, tokens), ingress (Authorize), server (New, Bootstrap).
 package access
 
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/binary"
+	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"sallyport/internal/ident"
+	"sallyport/internal/narrow"
 	"sallyport/internal/policy"
 	"sallyport/internal/problem"
 )
 
-// Principal is who acts, authenticated. It is immutable. Only Authenticate and FunctionPrincipal make
+// Principal is who acts, authenticated. It is immutable. Only Identify, Authenticate and FunctionPrincipal make
 // one that may do anything: the zero Principal is denied everything.
 type Principal struct {
 	ID         ident.PrincipalID
@@ -29,6 +34,15 @@ type Principal struct {
 	Namespace  ident.Namespace // "": the whole server
 	EventTypes []ident.EventType
 	Expires    time.Time // zero for a function
+	// Claims are what an issuer says of it; nil for tokens of the server's own and for functions.
+	Claims *Claims
+
+	// base and caveats are of a narrowed token: the id of the token it was made of, and what narrows it.
+	base    string
+	caveats []narrow.Caveats
+
+	// bound is what the caller must prove to have, of an issuer's token.
+	bound binding
 
 	policy policy.Principal
 	// identity is a digest of policy: what it may do follows from it.
@@ -36,27 +50,14 @@ type Principal struct {
 }
 
 func newPrincipal(p policy.Principal, expires time.Time) *Principal {
+	// A function's principal is made for each of its events, whose decisions are mostly known; the others stay.
+	if p.Kind != policy.KindFunction {
+		p = p.Prepare()
+	}
 	return &Principal{
 		ID: p.ID, Role: p.Role, Namespace: p.Namespace, EventTypes: p.EventTypes, Expires: expires,
-		policy: p, identity: identify(p),
+		policy: p, identity: p.Digest(),
 	}
-}
-
-// identify returns a digest of everything that decisions about p depend on.
-func identify(p policy.Principal) [sha256.Size]byte {
-	b := make([]byte, 0, 256)
-	add := func(s string) {
-		b = binary.AppendUvarint(b, uint64(len(s)))
-		b = append(b, s...)
-	}
-	add(string(p.Kind))
-	add(string(p.ID))
-	add(string(p.Role))
-	add(string(p.Namespace))
-	for _, t := range p.EventTypes {
-		add(string(t))
-	}
-	return sha256.Sum256(b)
 }
 
 // FunctionPrincipal returns the principal that a deployed function is, with the types its grants name.
@@ -68,35 +69,136 @@ func FunctionPrincipal(ns ident.Namespace, name ident.FunctionName, publishes []
 // Guard authenticates and authorises. It is safe for concurrent use.
 type Guard struct {
 	*Tokens
-	policies *policy.Set
-	known    answers
+	current atomic.Pointer[policies]
+	known   answers
+	record  *Decisions // nil: nothing is recorded
+}
+
+// policies is a set of policies, and the number of sets there were before it.
+type policies struct {
+	*policy.Set
+	number uint64
 }
 
 // NewGuard returns a guard over tokens and policies.
-func NewGuard(tokens *Tokens, policies *policy.Set) *Guard {
-	return &Guard{Tokens: tokens, policies: policies}
+func NewGuard(tokens *Tokens, set *policy.Set) *Guard {
+	g := &Guard{Tokens: tokens}
+	g.current.Store(&policies{Set: set})
+	return g
+}
+
+// Use has the guard decide by other policies from now on, in requests that are under way too.
+func (g *Guard) Use(set *policy.Set) {
+	for {
+		now := g.current.Load()
+		if g.current.CompareAndSwap(now, &policies{Set: set, number: now.number + 1}) {
+			return
+		}
+	}
+}
+
+// Set returns the policies that the guard decides by.
+func (g *Guard) Set() *policy.Set { return g.current.Load().Set }
+
+// Policy returns the principal as policies see it.
+func (p *Principal) Policy() policy.Principal { return p.policy }
+
+// Circumstances are what policies may know of a request that came by a network.
+type Circumstances struct {
+	IP netip.Addr
+	// MutualTLS says that the client showed a certificate that was accepted.
+	MutualTLS bool
+}
+
+type circumstancesKey struct{}
+
+// WithCircumstances returns a context for what is done because of a request. Without it, nothing of what is decided came
+// by a network.
+func WithCircumstances(ctx context.Context, c Circumstances) context.Context {
+	return context.WithValue(ctx, circumstancesKey{}, c)
+}
+
+// contextOf returns the circumstances as policies see them.
+func contextOf(ctx context.Context) policy.Context {
+	c := policy.Context{Now: time.Now(), Transport: policy.TransportInternal}
+	if of, ok := ctx.Value(circumstancesKey{}).(Circumstances); ok {
+		c.IP, c.Transport = of.IP, policy.TransportTLS // there is no listener without
+		if of.MutualTLS {
+			c.Transport = policy.TransportMutualTLS
+		}
+	}
+	return c
 }
 
 // Authorize returns nil when p may do action on res, else a problem access.denied that names the
-// determining policies. The answer does not depend on whether res exists. Policies and principals
-// do not change, so decisions are remembered.
-func (g *Guard) Authorize(_ context.Context, p *Principal, action policy.Action, res policy.Resource) error {
+// determining policies. The answer does not depend on whether res exists. Decisions are remembered, with
+// whatever part of the circumstances the policies about such a question read.
+func (g *Guard) Authorize(ctx context.Context, p *Principal, action policy.Action, res policy.Resource) error {
+	return g.decide(ctx, p, action, res, nil, nil)
+}
+
+// AuthorizeEvent is Authorize for the publishing of an event; cause is who is behind it when a function publishes it.
+func (g *Guard) AuthorizeEvent(ctx context.Context, p *Principal, ns ident.Namespace, e *policy.Event, cause *policy.Cause) error {
+	return g.decide(ctx, p, policy.Publish, policy.Resource{Kind: policy.KindEventType, Namespace: ns, Name: e.Type}, e, cause)
+}
+
+// Cross returns nil when no perimeter is in the way of what p was permitted to do in a namespace, for one event type or
+// function of it; else a problem access.denied that names the perimeters.
+func (g *Guard) Cross(ctx context.Context, p *Principal, action policy.Action, res policy.Resource) error {
+	q := policy.Request{Principal: p.policy, Action: action, Resource: res, Context: contextOf(ctx)}
+	if d := g.Set().Cross(q); !d.Allowed {
+		return denied(p, action, res, d)
+	}
+	return nil
+}
+
+// CanDeliver returns nil when no perimeter is between an event type and a function of a namespace.
+func (g *Guard) CanDeliver(ns ident.Namespace, t ident.EventType, f ident.FunctionName) error {
+	d := g.Set().CanDeliver(ns, t, f)
+	if d.Allowed {
+		return nil
+	}
+	return problem.New(problem.Denied, "access.delivery_denied", "events of the type %s are not delivered to the function %s: a perimeter is between them", t, f).
+		WithPolicies(d.Policies...).WithHint("add a bridge with the action deliver to the perimeter, apply, and redrive the dead letter")
+}
+
+// SameForType reports whether all events of a type are decided alike, as far as p is the same.
+func (g *Guard) SameForType(ns ident.Namespace, t ident.EventType) bool {
+	return g.Set().Reads(policy.Publish, policy.Resource{Kind: policy.KindEventType, Namespace: ns, Name: string(t)})&policy.PartEvent == 0
+}
+
+func (g *Guard) decide(ctx context.Context, p *Principal, action policy.Action, res policy.Resource, e *policy.Event, cause *policy.Cause) error {
 	if p == nil {
 		return unauthenticated()
 	}
-	q := question{p.identity, action, res}
-	if err, ok := g.known.get(&q); ok {
+	if err := p.withinCaveats(action, res); err != nil {
 		return err
 	}
-	d := g.policies.Decide(p.policy, action, res)
-	var err error
+	set := g.current.Load()
+	c := contextOf(ctx)
+	c.Event, c.Cause = e, cause
+	q := question{principal: p.identity, policies: set.number, action: action, resource: res}
+	var cached bool
+	if q.context, cached = c.Key(set.Reads(action, res)); cached {
+		if known := g.known.get(&q); known != nil {
+			known.asked.Add(1)
+			return known.err
+		}
+	}
+	d := set.Decide(policy.Request{Principal: p.policy, Action: action, Resource: res, Context: c})
+	a := &answer{as: p.policy, decision: d}
 	if !d.Allowed {
-		err = denied(p, action, res, d)
+		a.err = denied(p, action, res, d)
 	}
-	if p.identity != [sha256.Size]byte{} {
-		g.known.put(&q, err)
+	a.asked.Add(1)
+	switch {
+	case p.identity == [sha256.Size]byte{}: // nobody that was authenticated
+	case cached:
+		g.known.put(&q, a)
+	case g.record != nil:
+		g.record.add(map[question]*answer{q: a})
 	}
-	return err
+	return a.err
 }
 
 // denied says what was denied in the caller's own words: it reveals nothing the caller did not send.
@@ -110,8 +212,8 @@ func denied(p *Principal, action policy.Action, res policy.Resource, d policy.De
 		out = problem.New(problem.Denied, "access.denied", "%s may not %s on this server", p.ID, what)
 	}
 	if len(d.Policies) == 0 {
-		return out.WithHint("no policy permits it; ask your operator for a token with another role (`sallyport token create`)")
+		return out.WithHint("no policy permits it; to see why: sallyport policy explain --principal %s --action %s --resource %s", p.ID, action, res)
 	}
 	return out.WithPolicies(d.Policies...).
-		WithHint("ask your operator for a token that reaches this (`sallyport token create`)")
+		WithHint("to see why: sallyport policy explain --principal %s --action %s --resource %s", p.ID, action, res)
 }

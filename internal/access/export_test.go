@@ -5,3 +5,18 @@ const (
 	MaxTokens     = maxTokens
 	MaxRemembered = maxRemembered
 )
+
+// MaxKeys is how many keys a limiter keeps.
+const MaxKeys = rateShards * maxPerShard
+
+// Kept returns how many addresses are kept.
+func (i *Identifier) Kept() int {
+	n := 0
+	for s := range i.rates.addresses.shards {
+		n += len(i.rates.addresses.shards[s].paid)
+	}
+	return n
+}
+
+// Identity returns what decisions about p are remembered by.
+func (p *Principal) Identity() [32]byte { return p.identity }

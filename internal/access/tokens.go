@@ -19,6 +19,7 @@ import (
 
 	"sallyport/api"
 	"sallyport/internal/ident"
+	"sallyport/internal/narrow"
 	"sallyport/internal/policy"
 	"sallyport/internal/problem"
 	"sallyport/internal/store"
@@ -74,6 +75,9 @@ type token struct {
 type storedToken struct {
 	api.Token
 	Hash []byte `json:"hash"`
+	// Key is what narrowed tokens made of this one are checked with. It is a public key: with it, nobody makes one.
+	// A token of a server before there were narrowed ones has none, and cannot be narrowed.
+	Key []byte `json:"key,omitempty"`
 }
 
 // NewTokens returns the tokens in bucket.
@@ -129,7 +133,7 @@ func (t *Tokens) Authenticate(_ context.Context, text string) (*Principal, error
 
 func unauthenticated() error {
 	return problem.New(problem.Unauthenticated, "access.unauthenticated", "the request has no valid token").
-		WithHint("send Authorization: Bearer with a token; `sallyport token create` makes one, `sallyport doctor` checks yours")
+		WithHint("send Authorization: Bearer with a token; `sallyport token create` makes one, `sallyport login` gets one, `sallyport doctor` checks yours")
 }
 
 // Create makes a token for req on behalf of by. The answer holds its text, which is not kept.
@@ -145,7 +149,7 @@ func (t *Tokens) Create(ctx context.Context, by ident.PrincipalID, req api.Token
 func (t *Tokens) create(ctx context.Context, by ident.PrincipalID, req api.TokenRequest, lifetime time.Duration, id, text string) (*api.NewToken, error) {
 	hash := sha256.Sum256([]byte(text))
 	now := time.Now().UTC().Truncate(time.Second)
-	s := storedToken{Hash: hash[:], Token: api.Token{
+	s := storedToken{Hash: hash[:], Key: narrow.Key(text), Token: api.Token{
 		ID: id, Role: req.Role, Namespace: req.Namespace, EventTypes: req.EventTypes, Description: req.Description,
 		Created: now, CreatedBy: string(by), Expires: now.Add(lifetime),
 	}}

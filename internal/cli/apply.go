@@ -46,12 +46,12 @@ func (a *app) applyCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			dir := folder(args)
 			// The sources come before the server: their faults need no connection.
-			b, _, err := bundle.Load(dir)
+			b, err := loadApp(dir)
 			if err != nil {
 				return inFolder(err, dir)
 			}
 			return a.with(func(ctx context.Context, c *client.Client, _ []string) error {
-				plan, err := c.Apply(ctx, b, dry)
+				plan, err := b.apply(ctx, c, dry)
 				if err != nil {
 					return inFolder(err, dir)
 				}
@@ -61,6 +61,51 @@ func (a *app) applyCommand() *cobra.Command {
 	}
 	c.Flags().BoolVar(&dry, "dry-run", false, "only show what would change")
 	return c
+}
+
+// loaded is an app as it is in a folder.
+type loaded struct {
+	*api.Bundle
+	// Policies are those beside the manifest, when there is a folder for them.
+	Policies    map[string]string
+	HasPolicies bool
+	name        string
+}
+
+func loadApp(dir string) (*loaded, error) {
+	b, m, err := bundle.Load(dir)
+	if err != nil {
+		return nil, err
+	}
+	out := &loaded{Bundle: b, name: string(m.Name)}
+	out.Policies, out.HasPolicies, err = bundle.AppPolicies(dir)
+	return out, err
+}
+
+// apply applies the app and its policies: both are checked before either is changed. Policies that do not change need
+// nobody who may change them.
+func (l *loaded) apply(ctx context.Context, c *client.Client, dry bool) (*api.Plan, error) {
+	if !l.HasPolicies {
+		return c.Apply(ctx, l.Bundle, dry)
+	}
+	policies, err := c.ApplyPolicies(ctx, false, l.name, l.Policies, true)
+	if err != nil {
+		return nil, err
+	}
+	plan, err := c.Apply(ctx, l.Bundle, true)
+	if err == nil && !dry {
+		if len(policies.Created)+len(policies.Updated)+len(policies.Deleted) > 0 {
+			if policies, err = c.ApplyPolicies(ctx, false, l.name, l.Policies, false); err != nil {
+				return nil, err
+			}
+		}
+		plan, err = c.Apply(ctx, l.Bundle, false)
+	}
+	if err != nil {
+		return nil, err
+	}
+	plan.Policies = policies
+	return plan, nil
 }
 
 func folder(args []string) string {
@@ -77,6 +122,9 @@ func writePlan(w io.Writer, p *api.Plan) {
 		rows = append(rows, []string{sign[c.Action] + " " + c.Kind, c.Name, c.Detail})
 	}
 	columns(w, rows)
+	if p.Policies != nil && len(p.Policies.Created)+len(p.Policies.Updated)+len(p.Policies.Deleted) > 0 {
+		writePolicyPlan(w, p.Policies)
+	}
 	switch {
 	case len(p.Changes) == 0:
 		fmt.Fprintf(w, "app %s is up to date, revision %d\n", clean(p.App), p.Revision)

@@ -109,7 +109,8 @@ Begin with:  sallyport init hello && cd hello && sallyport dev`
 	root.AddCommand(
 		a.initCommand(), a.devCommand(), a.serverCommand(), a.applyCommand(), a.sendCommand(), a.invokeCommand(),
 		a.logsCommand(), a.statusCommand(), a.doctorCommand(), a.explainCommand(), a.versionCommand(),
-		a.functionCommand(), a.subscriptionCommand(), a.usageCommand(), a.eventCommand(), a.deadLetterCommand(), a.tokenCommand(),
+		a.functionCommand(), a.subscriptionCommand(), a.usageCommand(), a.eventCommand(), a.deadLetterCommand(), a.tokenCommand(), a.policyCommand(),
+		a.loginCommand(), a.logoutCommand(),
 		a.workerCommand(),
 	)
 	root.AddCommand(topics()...)
@@ -166,7 +167,7 @@ func noArguments() cobra.PositionalArgs { return exactly(0, "no arguments, only 
 // with returns the body of a command that talks to the server the user means.
 func (a *app) with(do func(ctx context.Context, c *client.Client, args []string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
-		c, err := a.connect()
+		c, err := a.connect(cmd.Context())
 		if err != nil {
 			return err
 		}

@@ -24,7 +24,7 @@ func (a *app) names(cmd *cobra.Command, list func(ctx context.Context, c *client
 	}
 	ctx, cancel := context.WithTimeout(parent, completeLimit)
 	defer cancel()
-	c, err := a.connect()
+	c, err := a.connectNow()
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}

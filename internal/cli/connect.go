@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"net"
@@ -26,12 +27,14 @@ const (
 )
 
 // connection says which server a command talks to.
-type connection struct{ server, caFile, tokenFile, namespace string }
+type connection struct{ server, caFile, tokenFile, certFile, keyFile, namespace string }
 
 func (c *connection) flags(f *pflag.FlagSet) {
 	f.StringVar(&c.server, "server", "", "`URL` of the server (default: that of a running `sallyport dev` in this folder)")
 	f.StringVar(&c.caFile, "ca-file", "", "`file` with the CA certificate of the server")
 	f.StringVar(&c.tokenFile, "token-file", "", "`file` with the token")
+	f.StringVar(&c.certFile, "cert-file", "", "`file` with a client certificate, where the server takes them; a token goes before it")
+	f.StringVar(&c.keyFile, "key-file", "", "`file` with the key of the client certificate")
 	f.StringVarP(&c.namespace, "namespace", "n", "", "`namespace` to work in (default \"default\")")
 }
 
@@ -43,8 +46,8 @@ func (a *app) namespace() string {
 	return a.env.Getenv("SALLYPORT_NAMESPACE")
 }
 
-// resolve fills in from the environment, then from the file that `dev` leaves.
-func (a *app) resolve() (client.Config, error) {
+// target returns the server that is meant, from flags, the environment, and the file that `dev` leaves.
+func (a *app) target() (client.Config, error) {
 	first := func(flag, name string) string {
 		if flag != "" {
 			return flag
@@ -54,6 +57,7 @@ func (a *app) resolve() (client.Config, error) {
 	cfg := client.Config{
 		Server: first(a.conn.server, "SALLYPORT_SERVER"), CAFile: first(a.conn.caFile, "SALLYPORT_CA_FILE"),
 		TokenFile: first(a.conn.tokenFile, "SALLYPORT_TOKEN_FILE"), Namespace: a.namespace(),
+		CertFile: first(a.conn.certFile, "SALLYPORT_CERT_FILE"), KeyFile: first(a.conn.keyFile, "SALLYPORT_KEY_FILE"),
 	}
 	if cfg.TokenFile == "" {
 		cfg.Token = a.env.Getenv("SALLYPORT_TOKEN")
@@ -74,12 +78,43 @@ func (a *app) resolve() (client.Config, error) {
 	return cfg, nil
 }
 
+// resolve is target, with the token of a login when no other is named.
+func (a *app) resolve(ctx context.Context) (client.Config, error) {
+	cfg, err := a.target()
+	if err != nil || cfg.TokenFile != "" || cfg.Token != "" || cfg.CertFile != "" {
+		return cfg, err
+	}
+	cfg.Token, err = a.loginToken(ctx, cfg.Server)
+	return cfg, err
+}
+
 // connect returns a client of the server the user means.
-func (a *app) connect() (*client.Client, error) {
-	cfg, err := a.resolve()
+func (a *app) connect(ctx context.Context) (*client.Client, error) {
+	cfg, err := a.resolve(ctx)
 	if err != nil {
 		return nil, err
 	}
+	return open(cfg)
+}
+
+// connectNow is connect for who cannot wait: a login whose token has ended is not renewed.
+func (a *app) connectNow() (*client.Client, error) {
+	cfg, err := a.target()
+	if err != nil {
+		return nil, err
+	}
+	if cfg.TokenFile == "" && cfg.Token == "" && cfg.CertFile == "" {
+		all, err := a.logins()
+		if err != nil {
+			return nil, err
+		}
+		cfg.Token = all[loginKey(cfg.Server)].Token
+	}
+	return open(cfg)
+}
+
+// open returns a client, and says which file is not there.
+func open(cfg client.Config) (*client.Client, error) {
 	if cfg.CAFile != "" {
 		if _, err := os.Stat(cfg.CAFile); errors.Is(err, fs.ErrNotExist) {
 			return nil, problem.New(problem.NotFound, "cli.no_file", "there is no CA file %s", cfg.CAFile).

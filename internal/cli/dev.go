@@ -172,14 +172,14 @@ func (s *session) withdraw() error {
 // may go to a file in the folder.
 func (s *session) apply(ctx context.Context, background *sync.WaitGroup) {
 	began := time.Now()
-	b, _, err := bundle.Load(s.dir)
+	b, err := loadApp(s.dir)
 	var plan *api.Plan
 	if err == nil {
 		text, merr := json.Marshal(b, json.Deterministic(true))
 		if merr == nil && !s.isNew(text) {
 			return
 		}
-		plan, err = s.client.Apply(ctx, b, false)
+		plan, err = b.apply(ctx, s.client, false)
 	}
 	if ctx.Err() != nil {
 		return

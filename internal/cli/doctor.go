@@ -98,7 +98,7 @@ func (a *app) examine(ctx context.Context, f doctorFlags) checks {
 	if local {
 		c.server(f)
 	}
-	cfg, err := a.resolve()
+	cfg, err := a.resolve(ctx)
 	if err != nil {
 		p := problem.From(err)
 		if local && p.Code == "cli.no_server" {

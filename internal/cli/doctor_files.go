@@ -43,6 +43,14 @@ func (c *checks) server(f doctorFlags) {
 		rootFile = filepath.Join(s.DataDir, rootKeyName)
 	}
 	c.dataDir(s.DataDir, rootFile)
+	for _, ca := range s.ClientCAs {
+		c.certificate("client CA "+ca.Name, ca.File)
+	}
+	for _, is := range s.Issuers {
+		if is.CAFile != "" {
+			c.certificate("CA of "+is.URL, is.CAFile)
+		}
+	}
 	if s.TLS != (manifest.TLS{}) {
 		c.certificate("certificate", s.TLS.CertFile)
 		c.private("private key", s.TLS.KeyFile)

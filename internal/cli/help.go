@@ -18,7 +18,10 @@ func topics() []*cobra.Command {
   SALLYPORT_SERVER      URL of the server
   SALLYPORT_CA_FILE     CA certificate of the server
   SALLYPORT_TOKEN_FILE  file with the token
+  SALLYPORT_CERT_FILE   file with a client certificate
+  SALLYPORT_KEY_FILE    file with its key
   SALLYPORT_TOKEN       the token itself, when no file is named
+  XDG_CONFIG_HOME       folder that has sallyport/logins.json, where ` + "`sallyport login`" + ` keeps tokens (default ~/.config)
   SALLYPORT_NAMESPACE   namespace, "default" when there is none
   NO_COLOR              no colours, when it is set
 

@@ -19,6 +19,7 @@ type shown struct {
 	policies   []string
 	reference  string // under which the server's log has the cause
 	next       string // what to do now
+	whole      bool   // every place is printed: they were asked for
 }
 
 func shownAnswer(p *client.Problem) shown {
@@ -77,7 +78,7 @@ func render(w io.Writer, s shown, colours bool) {
 	gap := strings.Repeat(" ", max(2, codeColumn-len("error: ")-utf8.RuneCountInString(text)))
 	fmt.Fprintf(w, "%s%serror:%s %s%s%s%s[%s]\n", red, bold, reset, bold, text, reset, gap, clean(s.code))
 	for i, f := range s.faults {
-		if i == maxFaults {
+		if i == maxFaults && !s.whole {
 			fmt.Fprintf(w, "  … and %d more\n", len(s.faults)-maxFaults)
 			break
 		}

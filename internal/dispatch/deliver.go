@@ -106,7 +106,7 @@ func isFinal(p *problem.Error) bool {
 	}
 	switch p.Code {
 	case "ingress.too_many_hops", "ingress.publish_not_granted", "filter.when_failed", "event.schema_violation",
-		"dispatch.subscription_removed", "dispatch.event_gone", "eventlog.append_too_large", "eventlog.too_many_events":
+		"access.delivery_denied", "dispatch.subscription_removed", "dispatch.event_gone", "eventlog.append_too_large", "eventlog.too_many_events":
 		return true
 	}
 	return false
@@ -316,6 +316,11 @@ func (d *Dispatcher) attemptTarget(ctx context.Context, del *delivery, res *resu
 			return retry, err
 		}
 		res.try.Revision = fn.Revision
+		if d.cfg.CanDeliver != nil && del.route.sub != "" {
+			if err := d.cfg.CanDeliver(del.rec.Type, fn.Name); err != nil {
+				return retry, err
+			}
+		}
 		if err = d.invoke(ctx, fn, del, res); !errors.Is(err, deploy.ErrReplaced) {
 			return retry, err
 		}

@@ -76,6 +76,8 @@ type Config struct {
 	Lines       LineWriter
 	// State returns what is active in the namespace.
 	State func() *deploy.State
+	// CanDeliver, when set, returns why events of a type are not delivered to a function.
+	CanDeliver func(t ident.EventType, f ident.FunctionName) error
 	// Workers is how many invocations run at the same time; 0 takes 16 for each processor.
 	Workers int
 	// Budget shares the processors with other namespaces; nil makes one for this alone.

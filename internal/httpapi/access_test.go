@@ -13,7 +13,7 @@ import (
 
 // fill puts names into a path.
 func fill(path, ns string) string {
-	return strings.NewReplacer("{ns}", ns, "{id}", "e-1", "{name}", "price").Replace(path)
+	return strings.NewReplacer("{ns}", ns, "{id}", "e-1", "{name}", "price", "{app}", "hooks").Replace(path)
 }
 
 // TestUnauthenticated is G6: whatever is asked without a valid token, in whatever form, gets one and the
@@ -116,7 +116,7 @@ func TestAuthorizationBeforeExistence(t *testing.T) {
 						continue // it shows what the token may see
 					}
 					wantProblem(t, rec, http.StatusForbidden, "access.denied")
-					body := strings.NewReplacer(`"`+ns, `"NS`, `\"`+ns, `\"NS`, "other", "price").Replace(rec.Body.String())
+					body := strings.NewReplacer(`"`+ns, `"NS`, `\"`+ns, `\"NS`, ":"+ns, ":NS", "other", "price").Replace(rec.Body.String()) // the hint names what was asked for
 					answers = append(answers, body)
 				}
 			}

@@ -151,11 +151,24 @@ func (a *API) getEvent(c *call) error {
 	if err != nil {
 		return err
 	}
+	if err := a.cross(c, policy.ReadEvents, rec.Type); err != nil {
+		return err
+	}
+	if withData {
+		if err := a.cross(c, policy.ReadEventData, rec.Type); err != nil {
+			return err
+		}
+	}
 	out := describe(&rec, withData)
 	if out.State, out.Deliveries, err = space.Dispatch.Way(c.r.Context(), pos); err != nil {
 		return err
 	}
 	return answer(c, http.StatusOK, &out)
+}
+
+// cross returns why a perimeter keeps events of a type from the caller, who may read those of the namespace.
+func (a *API) cross(c *call, action policy.Action, t ident.EventType) error {
+	return a.deps.Guard.Cross(c.r.Context(), c.p, action, policy.Resource{Kind: policy.KindEventType, Namespace: c.ns, Name: string(t)})
 }
 
 // withData reports whether the caller asks for event data; it is an error if they may not.
@@ -271,7 +284,7 @@ func (a *API) listEvents(c *call) error {
 		}
 		for i := range recs {
 			state := space.Dispatch.State(recs[i].Position)
-			if want != "" && state != want {
+			if want != "" && state != want || a.cross(c, policy.ReadEvents, recs[i].Type) != nil {
 				continue
 			}
 			if len(out.Events) == limit {

@@ -35,10 +35,22 @@ import (
 	"sallyport/internal/policy"
 )
 
-// Guard says who asks and whether they may, and keeps the tokens; access.Guard is one.
+// Identifier says who asks; access.Identifier is one. Still is for a request that takes long: it returns an error once
+// the caller's credential has ended.
+type Identifier interface {
+	Identify(r *http.Request) (*access.Principal, error)
+	Still(r *http.Request) error
+	Circumstances(r *http.Request) access.Circumstances
+}
+
+// Guard says whether they may, and keeps the tokens; access.Guard is one.
 type Guard interface {
-	Authenticate(ctx context.Context, token string) (*access.Principal, error)
 	Authorize(ctx context.Context, p *access.Principal, action policy.Action, res policy.Resource) error
+	// Cross returns why a perimeter is in the way of what p may do in a namespace, for one event type of it.
+	Cross(ctx context.Context, p *access.Principal, action policy.Action, res policy.Resource) error
+	// Set returns the policies that it decides by, and Principals those it knows.
+	Set() *policy.Set
+	Principals() []policy.Principal
 	Tokens
 }
 
@@ -47,6 +59,11 @@ type Tokens interface {
 	Create(ctx context.Context, by ident.PrincipalID, req api.TokenRequest) (*api.NewToken, error)
 	List() []api.Token
 	Revoke(ctx context.Context, id string) error
+}
+
+// Decisions is the record of what the guard decided; access.Decisions is one.
+type Decisions interface {
+	List(q access.DecisionQuery) []access.Decided
 }
 
 // Intake accepts events; ingress.Intake is one. It asks the guard itself, for each event type. It MUST
@@ -124,9 +141,12 @@ func (c *Config) Validate() error {
 
 // Deps are what the API calls. All of them are needed, but for Refused.
 type Deps struct {
-	Guard    Guard
-	Intake   Intake
-	Deployer Deployer
+	Identifier Identifier
+	Guard      Guard
+	Decisions  Decisions
+	Policies   Policies
+	Intake     Intake
+	Deployer   Deployer
 	// Space returns the space of a namespace, or a NotFound problem.
 	Space func(ns ident.Namespace) (*Space, error)
 	// Status returns the state of the server, without namespaces.

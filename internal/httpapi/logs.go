@@ -108,8 +108,7 @@ func (a *API) follow(ctx context.Context, s *stream, past []api.LogLine, news <-
 // stillMay reports whether the token of a call, which may be revoked or expire meanwhile, still lets
 // it do what it does.
 func (a *API) stillMay(c *call) bool {
-	p, err := a.deps.Guard.Authenticate(c.r.Context(), bearer(c.r))
-	return err == nil && a.deps.Guard.Authorize(c.r.Context(), p, c.route.action, c.target()) == nil
+	return a.deps.Identifier.Still(c.r) == nil && a.deps.Guard.Authorize(c.r.Context(), c.p, c.route.action, c.target()) == nil
 }
 
 // stream writes lines. When it returns false the client is gone, and there is nobody to tell.

@@ -133,6 +133,14 @@ func (a *API) getDeadLetter(c *call) error {
 	if err != nil {
 		return err
 	}
+	for _, action := range []policy.Action{policy.ReadDeadLetters, policy.ReadEventData} {
+		if action == policy.ReadEventData && !withData {
+			continue
+		}
+		if err := a.cross(c, action, rec.Type); err != nil {
+			return err
+		}
+	}
 	ev := describe(rec, withData)
 	ev.State = api.StateDead
 	letter.Event = &ev

@@ -199,7 +199,7 @@ func TestSchemas(t *testing.T) {
 	types := []any{
 		api.Receipt{}, api.Receipts{}, api.Problem{}, api.FieldError{}, api.Event{}, api.Delivery{}, api.Attempt{}, api.EventList{},
 		api.DeadLetter{}, api.DeadLetterList{}, api.DeadLetterSelection{}, api.DeadLetterResult{}, api.Bundle{}, api.Module{}, api.Plan{},
-		api.Change{}, api.Function{}, api.FunctionList{}, api.Usage{}, api.UsageLine{}, api.Subscription{}, api.Filter{}, api.Retry{}, api.SubscriptionList{},
+		api.Change{}, api.Function{}, api.FunctionList{}, api.Usage{}, api.UsageLine{}, api.DecisionList{}, api.Decision{}, api.Policy{}, api.PolicyList{}, api.PolicyFiles{}, api.PolicyPlan{}, api.AccessChange{}, api.ReplayDifference{}, api.PolicyExplanation{}, api.PolicyMatch{}, api.PolicyCondition{}, api.AccessList{}, api.Access{}, api.UnusedList{}, api.Subscription{}, api.Filter{}, api.Retry{}, api.SubscriptionList{},
 		api.LogLine{}, api.TokenRequest{}, api.Token{}, api.TokenList{}, api.Status{}, api.CellStatus{}, api.Wall{}, api.NamespaceStatus{},
 	}
 	left := maps.Clone(d.Components.Schemas)
@@ -263,10 +263,17 @@ func TestAnswers(t *testing.T) {
 	bodies := map[string]string{
 		"publish": oneEvent, "invoke": `1`, "redriveDeadLetters": `{"all":true}`, "discardDeadLetters": `{"all":true}`,
 		"applyApp": `{"manifest":"","modules":{"price":{"kind":"script","code":"AA=="}}}`, "createToken": `{"role":"reader","namespace":"shop"}`,
+		"applyPolicies":         `{"files":{"a.cedar":"@id(\"a\") permit (principal == User::\"ann\", action == Action::\"publish\", resource);"}}`,
+		"applyPoliciesOnServer": `{"files":{}}`,
 	}
 	ids := map[string]string{"getEvent": "e-1?data=true&wait=1s", "getDeadLetter": "l-1?data=true", "revokeToken": tok.ID}
 	names := map[string]string{
 		"getFunction": "price", "invoke": "price", "getSubscription": "orders", "pauseSubscription": "orders", "resumeSubscription": "orders",
+	}
+	const question = "?principal=user:ann&action=publish&resource=event_type:shop/order.created&address=10.0.0.1&size=1"
+	queries := map[string]string{
+		"explainDecision": question, "explainDecisionOnServer": question, "whoCan": "?action=invoke&resource=function:shop/price",
+		"whoCanOnServer": "?action=manageTokens&resource=server", "reach": "?principal=function:shop/price", "reachOnServer": "?principal=user:ann",
 	}
 	ops := d.operations(t)
 	keys := slices.Collect(maps.Keys(ops))
@@ -274,7 +281,7 @@ func TestAnswers(t *testing.T) {
 	for _, key := range keys {
 		method, path, _ := strings.Cut(key, " ")
 		op := ops[key]
-		target := strings.NewReplacer("{ns}", "shop", "{id}", ids[op.OperationID], "{name}", names[op.OperationID]).Replace(path)
+		target := strings.NewReplacer("{ns}", "shop", "{id}", ids[op.OperationID], "{name}", names[op.OperationID], "{app}", "hooks").Replace(path) + queries[op.OperationID]
 		rec := w.do(method, target, bodies[op.OperationID])
 		described, ok := op.Responses[fmt.Sprint(rec.Code)]
 		if !ok || rec.Code >= 300 {

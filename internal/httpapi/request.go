@@ -115,6 +115,29 @@ func (q query) time(name string) (time.Time, error) {
 	return at, nil
 }
 
+// defaultPeriod is how far a period goes back that names no beginning.
+const defaultPeriod = 24 * time.Hour
+
+// period reads since and until: the last day when they are absent.
+func (q query) period() (since, until time.Time, err error) {
+	if since, err = q.time("since"); err != nil {
+		return since, until, err
+	}
+	if until, err = q.time("until"); err != nil {
+		return since, until, err
+	}
+	if since.IsZero() {
+		since = time.Now().Add(-defaultPeriod)
+	}
+	if until.IsZero() {
+		until = time.Now()
+	}
+	if until.Before(since) {
+		return since, until, badRequest("until is before since")
+	}
+	return since, until, nil
+}
+
 // cursorDigits is the width of a cursor's checksum: that of a 32-bit number in decimal.
 const cursorDigits = 10
 

@@ -54,6 +54,22 @@ func routes() []route {
 		{method: "POST", path: ns + "/dead-letters/redrive", action: policy.ManageDeadLetters, serve: (*API).redrive},
 		{method: "POST", path: ns + "/dead-letters/discard", action: policy.ManageDeadLetters, serve: (*API).discard},
 		{method: "POST", path: ns + "/apps", action: policy.Deploy, serve: (*API).apply, query: []string{"dry_run"}},
+		{method: "GET", path: ns + "/policies", action: policy.ReadPolicies, serve: (*API).listPolicies},
+		{method: "GET", path: "/v1/policies", action: policy.ReadPolicies, serve: (*API).listPolicies},
+		{method: "POST", path: ns + "/policies/{app}", serve: (*API).applyPolicies, query: []string{"dry_run"}},
+		{method: "POST", path: "/v1/policies/{app}", serve: (*API).applyPolicies, query: []string{"dry_run"}},
+		{method: "GET", path: ns + "/access/explain", action: policy.ReadPolicies, serve: (*API).explainPolicy, query: questionParameters()},
+		{method: "GET", path: "/v1/access/explain", action: policy.ReadPolicies, serve: (*API).explainPolicy, query: questionParameters()},
+		{method: "GET", path: ns + "/access/who-can", action: policy.ReadPolicies, serve: (*API).whoCan, query: []string{"action", "resource"}},
+		{method: "GET", path: "/v1/access/who-can", action: policy.ReadPolicies, serve: (*API).whoCan, query: []string{"action", "resource"}},
+		{method: "GET", path: ns + "/access/reach", action: policy.ReadPolicies, serve: (*API).reach, query: []string{"principal"}},
+		{method: "GET", path: "/v1/access/reach", action: policy.ReadPolicies, serve: (*API).reach, query: []string{"principal"}},
+		{method: "GET", path: ns + "/access/unused", action: policy.ReadPolicies, serve: (*API).unused, query: []string{"since", "until"}},
+		{method: "GET", path: "/v1/access/unused", action: policy.ReadPolicies, serve: (*API).unused, query: []string{"since", "until"}},
+		{method: "GET", path: ns + "/decisions", action: policy.ReadPolicies, serve: (*API).decisions,
+			query: []string{"since", "until", "principal", "denied", "limit"}},
+		{method: "GET", path: "/v1/decisions", action: policy.ReadPolicies, serve: (*API).decisions,
+			query: []string{"since", "until", "principal", "denied", "limit"}},
 		{method: "POST", path: "/v1/tokens", action: policy.ManageTokens, serve: (*API).createToken},
 		{method: "GET", path: "/v1/tokens", action: policy.ManageTokens, serve: (*API).listTokens},
 		{method: "DELETE", path: "/v1/tokens/{id}", action: policy.ManageTokens, serve: (*API).revokeToken},
@@ -122,7 +138,7 @@ type resource struct {
 // ServeHTTP authenticates before it looks at anything else.
 func (res *resource) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a := res.api
-	p, err := a.deps.Guard.Authenticate(r.Context(), bearer(r))
+	p, err := a.deps.Identifier.Identify(r)
 	if err != nil {
 		a.fail(w, r, err)
 		return
@@ -133,6 +149,7 @@ func (res *resource) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer a.active.Add(-1)
+	r = r.WithContext(access.WithCircumstances(r.Context(), a.deps.Identifier.Circumstances(r)))
 	c := &call{ResponseWriter: w, r: r, p: p}
 	defer a.recovered(c)
 	if err := res.serve(c); err != nil {
@@ -186,16 +203,6 @@ func (a *API) recovered(c *call) {
 
 // space returns what works in the namespace of the path.
 func (a *API) space(c *call) (*Space, error) { return a.deps.Space(c.ns) }
-
-// bearer returns the token of a request, or "".
-func bearer(r *http.Request) string {
-	const scheme = "Bearer "
-	values := r.Header["Authorization"]
-	if len(values) != 1 || len(values[0]) <= len(scheme) || !strings.EqualFold(values[0][:len(scheme)], scheme) {
-		return ""
-	}
-	return values[0][len(scheme):]
-}
 
 // clean reports whether the mux takes a path as it is. It answers others with a redirect, or not at
 // all: those with empty, "." or ".." segments, and the targets of CONNECT and OPTIONS *.

@@ -14,9 +14,6 @@ type Usage interface {
 	Usage(q meter.Query) (lines []meter.Line, total meter.Counter)
 }
 
-// defaultPeriod is how far a statement goes back that names no beginning.
-const defaultPeriod = 24 * time.Hour
-
 // usage answers with a statement of what functions used.
 func (a *API) usage(c *call) error {
 	q, err := usageQuery(c)
@@ -36,20 +33,8 @@ func (a *API) usage(c *call) error {
 }
 
 func usageQuery(c *call) (q meter.Query, err error) {
-	if q.Since, err = c.query.time("since"); err != nil {
+	if q.Since, q.Until, err = c.query.period(); err != nil {
 		return q, err
-	}
-	if q.Until, err = c.query.time("until"); err != nil {
-		return q, err
-	}
-	if q.Since.IsZero() {
-		q.Since = time.Now().Add(-defaultPeriod)
-	}
-	if q.Until.IsZero() {
-		q.Until = time.Now()
-	}
-	if q.Until.Before(q.Since) {
-		return q, badRequest("until is before since")
 	}
 	q.By.Function = true
 	if by := c.query["by"]; by != "" {

@@ -34,6 +34,32 @@ import (
 	"sallyport/internal/store"
 )
 
+// decisions returns a record of what the guard decides.
+func decisions(t testing.TB, guard *access.Guard) *access.Decisions {
+	t.Helper()
+	d, err := access.OpenDecisions(t.Context(), &bucket{m: map[string][]byte{}}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	guard.RecordIn(d)
+	return d
+}
+
+// policies returns policies that the guard decides by.
+func policies(t testing.TB, guard *access.Guard) *access.Policies {
+	t.Helper()
+	p, err := access.OpenPolicies(t.Context(), &bucket{m: map[string][]byte{}}, guard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
 // world is a server behind the API: a real guard, and fakes of everything else. It has the namespaces
 // shop and bank, each with one function "price" and one subscription "orders".
 type world struct {
@@ -92,19 +118,20 @@ func newWorldOf(t testing.TB, cfg httpapi.Config) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	policies, err := policy.New()
+	builtIn, err := policy.New()
 	if err != nil {
 		t.Fatal(err)
 	}
 	w := &world{
-		guard: access.NewGuard(tokens, policies), log: &bytes.Buffer{},
+		guard: access.NewGuard(tokens, builtIn), log: &bytes.Buffer{},
 		spaces: map[ident.Namespace]*space{"shop": newSpace("shop"), "bank": newSpace("bank")}, tokens: map[policy.Role]string{},
 	}
 	for _, role := range policy.Roles() {
 		w.tokens[role] = w.token(t, api.TokenRequest{Role: string(role)})
 	}
 	w.API, err = httpapi.New(cfg, httpapi.Deps{
-		Guard: w.guard, Intake: intake{w}, Deployer: deployer{w}, Space: w.space,
+		Identifier: access.NewIdentifier(w.guard.Tokens, access.IdentifierConfig{}),
+		Guard:      w.guard, Decisions: decisions(t, w.guard), Policies: policies(t, w.guard), Intake: intake{w}, Deployer: deployer{w}, Space: w.space,
 		Status: func(context.Context) api.Status {
 			return api.Status{Version: "v", Mode: "dev", Started: time.Unix(1, 0).UTC(), DataDir: "/data", DiskFree: 1, Resident: 2, Cells: &api.CellStatus{SecondWall: "on", Reset: "tracked"}}
 		},

@@ -37,6 +37,8 @@ const reservedSource = "/namespaces/"
 // Guard authorises; access.Guard is one.
 type Guard interface {
 	Authorize(ctx context.Context, p *access.Principal, action policy.Action, res policy.Resource) error
+	AuthorizeEvent(ctx context.Context, p *access.Principal, ns ident.Namespace, e *policy.Event, cause *policy.Cause) error
+	SameForType(ns ident.Namespace, t ident.EventType) bool
 }
 
 // Log is the event log of a namespace; eventlog.Log is one.
@@ -96,17 +98,16 @@ func (in *Intake) Accept(ctx context.Context, p *access.Principal, ns ident.Name
 	return store(ctx, log, recs)
 }
 
-// authorize asks the guard about each type once.
+// authorize asks the guard about each type once, or about each event where policies look at events.
 func (in *Intake) authorize(ctx context.Context, p *access.Principal, ns ident.Namespace, evs []event.Event, opts Options) error {
 	if opts.Target != "" {
 		return in.cfg.Guard.Authorize(ctx, p, policy.Invoke, policy.Resource{Kind: policy.KindFunction, Namespace: ns, Name: string(opts.Target)})
 	}
 	for i := range evs {
-		if i > 0 && evs[i].Type == evs[i-1].Type {
+		if i > 0 && evs[i].Type == evs[i-1].Type && in.cfg.Guard.SameForType(ns, evs[i].Type) {
 			continue
 		}
-		res := policy.Resource{Kind: policy.KindEventType, Namespace: ns, Name: string(evs[i].Type)}
-		if err := in.cfg.Guard.Authorize(ctx, p, policy.Publish, res); err != nil {
+		if err := in.cfg.Guard.AuthorizeEvent(ctx, p, ns, described(&evs[i]), nil); err != nil {
 			return err
 		}
 	}
@@ -199,7 +200,7 @@ func (in *Intake) Emit(ctx context.Context, em Emission) ([]string, error) {
 			return nil, err
 		}
 		ids[i] = EmittedID(em.Namespace, em.Function.Name, em.Delivery, em.Cause.Position, i)
-		e.ID, e.Source, e.Time = ids[i], reservedSource+string(em.Namespace)+"/functions/"+string(em.Function.Name), now
+		e.ID, e.Source, e.Time = ids[i], sourceOf(em), now
 		if trace, ok := em.Cause.Extension("traceparent"); ok {
 			e.SetExtension("traceparent", trace)
 		}
@@ -213,9 +214,11 @@ func (in *Intake) Emit(ctx context.Context, em Emission) ([]string, error) {
 }
 
 func (in *Intake) authorizeEmission(ctx context.Context, p *access.Principal, em Emission) error {
+	cause := causeOf(em.Cause)
 	for i := range em.Events {
-		res := policy.Resource{Kind: policy.KindEventType, Namespace: em.Namespace, Name: string(em.Events[i].Type)}
-		if err := in.cfg.Guard.Authorize(ctx, p, policy.Publish, res); err != nil {
+		e := described(&em.Events[i])
+		e.Source = sourceOf(em)
+		if err := in.cfg.Guard.AuthorizeEvent(ctx, p, em.Namespace, e, cause); err != nil {
 			return problem.New(problem.Denied, "ingress.publish_not_granted",
 				"the function %s has no grant to publish %s", em.Function.Name, em.Events[i].Type).
 				WithHint("add the type to a publish grant of the function in app.toml and apply").
@@ -223,6 +226,29 @@ func (in *Intake) authorizeEmission(ctx context.Context, p *access.Principal, em
 		}
 	}
 	return nil
+}
+
+// sourceOf returns the source of the events that a function emits.
+func sourceOf(em Emission) string {
+	return reservedSource + string(em.Namespace) + "/functions/" + string(em.Function.Name)
+}
+
+// described returns what policies may know of an event.
+func described(e *event.Event) *policy.Event {
+	return &policy.Event{Type: string(e.Type), Source: e.Source, Subject: e.Subject, Size: int64(len(e.Data))}
+}
+
+// causeOf returns who is behind what a function publishes because of an event: who published that one, which may be a
+// function in its turn.
+func causeOf(r *event.Record) *policy.Cause {
+	p, err := policy.ParsePrincipal(string(r.Principal))
+	switch {
+	case err != nil:
+		return &policy.Cause{}
+	case p.Kind == policy.KindFunction:
+		return &policy.Cause{Functions: []ident.PrincipalID{p.ID}}
+	}
+	return &policy.Cause{Principal: &p}
 }
 
 // EmittedID returns the id of the i-th event that a function emitted in a delivery of the event at

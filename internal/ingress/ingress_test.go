@@ -34,6 +34,9 @@ func (l *log) Append(_ context.Context, recs []event.Record) ([]eventlog.Appende
 type guard struct {
 	allow map[policy.Resource]policy.Action
 	asked int
+	// events are those asked about; each says that policies look at events.
+	events []policy.Event
+	each   bool
 }
 
 func (g *guard) Authorize(_ context.Context, p *access.Principal, a policy.Action, r policy.Resource) error {
@@ -43,6 +46,13 @@ func (g *guard) Authorize(_ context.Context, p *access.Principal, a policy.Actio
 	}
 	return problem.New(problem.Denied, "access.denied", "%s may not", p.ID).WithPolicies("test")
 }
+
+func (g *guard) AuthorizeEvent(ctx context.Context, p *access.Principal, ns ident.Namespace, e *policy.Event, _ *policy.Cause) error {
+	g.events = append(g.events, *e)
+	return g.Authorize(ctx, p, policy.Publish, policy.Resource{Kind: policy.KindEventType, Namespace: ns, Name: e.Type})
+}
+
+func (g *guard) SameForType(ident.Namespace, ident.EventType) bool { return !g.each }
 
 type world struct {
 	*ingress.Intake

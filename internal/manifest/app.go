@@ -281,7 +281,7 @@ func (t *table) target(functions map[string]*node) ident.FunctionName {
 	}
 	near := ""
 	if !t.d.full() {
-		near = nearest(name, slices.Values(slices.Sorted(maps.Keys(functions))))
+		near = problem.Nearest(name, slices.Values(slices.Sorted(maps.Keys(functions))))
 	}
 	if near != "" {
 		t.fault("function", "there is no function %q; did you mean %q?", clip(name), near)

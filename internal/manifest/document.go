@@ -22,9 +22,6 @@ const (
 	maxMembers = 2000
 	// maxFaults bounds how many faults one answer names; more is no help.
 	maxFaults = 50
-	// maxSource bounds, in characters, the line that is shown with a fault: a hostile text may be one
-	// line, and is answered with as many copies of it as it has faults.
-	maxSource = 400
 )
 
 // The codes of this package's problems.
@@ -101,23 +98,9 @@ func (d *document) note(at place, format string, args ...any) {
 	d.faults = append(d.faults, f)
 }
 
-// mark returns the line and the characters of a place. What reaches over the end of its line is marked
-// to that end.
+// mark returns the line and the characters of a place.
 func (d *document) mark(at place) problem.Fault {
-	at.offset = min(at.offset, len(d.text))
-	start := bytes.LastIndexByte(d.text[:at.offset], '\n') + 1
-	line, _, _ := bytes.Cut(d.text[start:], []byte("\n"))
-	line = bytes.TrimSuffix(line, []byte("\r"))
-	within := min(at.offset-start, len(line))
-	marked := line[within:min(len(line), within+max(at.length, 1))]
-	f := problem.Fault{
-		File: d.file, Line: 1 + bytes.Count(d.text[:start], []byte("\n")),
-		Column: 1 + utf8.RuneCount(line[:within]), Length: max(1, utf8.RuneCount(marked)),
-	}
-	if utf8.RuneCount(line) <= maxSource {
-		f.Source = string(line)
-	}
-	return f
+	return problem.Mark(d.file, d.text, at.offset, at.length)
 }
 
 // inText returns the place of a fault in a text of the manifest. A text with escapes does not stand in

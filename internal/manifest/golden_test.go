@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"sallyport/internal/ident"
 	"sallyport/internal/manifest"
 	"sallyport/internal/problem"
 )
@@ -26,11 +27,26 @@ func parseServer(text []byte) error {
 	return err
 }
 
+func parsePolicyTests(text []byte) error {
+	_, err := manifest.ParsePolicyTests("orders.test.toml", text)
+	return err
+}
+
+// parsePerimeters reads perimeters of a namespace, or of the server when the text begins with "# server".
+func parsePerimeters(text []byte) error {
+	ns := ident.Namespace("shop")
+	if strings.HasPrefix(string(text), "# server") {
+		ns = ""
+	}
+	_, err := manifest.ParsePerimeters("payments.toml", text, ns)
+	return err
+}
+
 // Each error of a manifest has a golden file with what a user sees: the sentence, and every fault with
 // its line and a caret under what is wrong.
 func TestErrors(t *testing.T) {
 	t.Parallel()
-	for folder, parse := range map[string]func([]byte) error{"app": parseApp, "server": parseServer} {
+	for folder, parse := range map[string]func([]byte) error{"app": parseApp, "server": parseServer, "policytest": parsePolicyTests, "perimeter": parsePerimeters} {
 		files, err := filepath.Glob(filepath.Join("testdata", folder, "*.toml"))
 		if err != nil || len(files) == 0 {
 			t.Fatalf("no test data in %s (%v)", folder, err)

@@ -13,12 +13,16 @@ type Server struct {
 	Listen  string // host:port
 	DataDir string
 	TLS     TLS
-	Keys    Keys
-	Log     Log
-	Limits  ServerLimits
-	Events  Events
-	Storage Storage
-	Cells   Cells
+	// ClientCAs are those whose certificates prove who a caller is.
+	ClientCAs []ClientCA
+	Issuers   []Issuer
+	Rates     Rates
+	Keys      Keys
+	Log       Log
+	Limits    ServerLimits
+	Events    Events
+	Storage   Storage
+	Cells     Cells
 	// ReadyFile, when set, gets the server's URL once it is ready.
 	ReadyFile string
 }
@@ -90,6 +94,7 @@ func DefaultServer() *Server {
 		Listen: "127.0.0.1:8600", DataDir: "sallyport-data",
 		Log:     Log{Format: "text", Level: "info"},
 		Limits:  ServerLimits{EventBytes: 1 << 20, BatchEvents: ident.MaxBatchEvents, BatchBytes: 4 << 20, Requests: 1024},
+		Rates:   Rates{Failures: Rate{PerSecond: 10, Burst: 300}},
 		Events:  Events{DuplicateWindow: 24 * time.Hour},
 		Storage: Storage{MinFree: 64 << 20},
 		Cells:   Cells{SecondWall: WallOn, Memory: 256 << 20},
@@ -108,7 +113,9 @@ func ParseServer(file string, text []byte) (*Server, error) {
 	root.textTo("data_dir", &s.DataDir)
 	root.textTo("ready_file", &s.ReadyFile)
 	root.table("listen").listen(s)
-	root.table("tls").tls(&s.TLS)
+	root.table("tls").tls(&s.TLS, &s.ClientCAs)
+	s.Issuers = root.issuers()
+	root.table("rates").rates(&s.Rates)
 	keys := root.table("keys")
 	keys.textTo("root_file", &s.Keys.RootFile)
 	keys.done()
@@ -156,12 +163,13 @@ func (t *table) listen(s *Server) {
 	t.done()
 }
 
-func (t *table) tls(to *TLS) {
+func (t *table) tls(to *TLS, cas *[]ClientCA) {
 	t.textTo("cert_file", &to.CertFile)
 	t.textTo("key_file", &to.KeyFile)
 	if t.has("cert_file") != t.has("key_file") {
 		t.d.fault(t.n.key, "cert_file and key_file come together; without both the server issues its own certificate")
 	}
+	*cas = t.clientCAs()
 	t.done()
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"sallyport/internal/ident"
 	"sallyport/internal/manifest"
 	"sallyport/internal/problem"
 )
@@ -32,6 +33,11 @@ workers      = 12
 retain_age       = "30d"
 retain_bytes     = "5GiB"
 duplicate_window = "1h"
+
+[rates]
+failures = { rate = 1 }
+address = { rate = 2, burst = 3 }
+principal.rate = 4
 
 [storage]
 min_free = "1GiB"
@@ -60,6 +66,7 @@ func TestParseServer(t *testing.T) {
 			Limits:  manifest.ServerLimits{EventBytes: 2 << 20, BatchBytes: 3 << 20, BatchEvents: 10, Requests: 11, Workers: 12},
 			Events:  manifest.Events{RetainAge: 720 * time.Hour, RetainBytes: 5 << 30, DuplicateWindow: time.Hour},
 			Storage: manifest.Storage{MinFree: 1 << 30},
+			Rates:   manifest.Rates{Failures: manifest.Rate{PerSecond: 1, Burst: 1}, Address: manifest.Rate{PerSecond: 2, Burst: 3}, Principal: manifest.Rate{PerSecond: 4, Burst: 4}},
 			Cells:   manifest.Cells{SecondWall: manifest.WallRequired, Memory: 96 << 20},
 		}},
 		{"large events alone", `limits.event_bytes = "5MiB"`, with(func(s *manifest.Server) {
@@ -105,7 +112,7 @@ func TestReferenceServerFile(t *testing.T) {
 		t.Errorf("as it is (-want +got):\n%s", diff)
 	}
 
-	setting := regexp.MustCompile(`(?m)^# ([a-z_]+ *= .*)$`)
+	setting := regexp.MustCompile(`(?m)^# (\[\[[a-z_.]+\]\]|[a-z_]+ *= .*)$`)
 	all := setting.ReplaceAllString(string(text), "$1")
 	if got, err = manifest.ParseServer("server.toml", []byte(all)); err != nil {
 		t.Fatal(show(t, err))
@@ -117,13 +124,30 @@ func TestReferenceServerFile(t *testing.T) {
 	want.Limits.Workers = 8
 	want.Cells.WorkerMemory = 4 << 30
 	want.Events.RetainAge, want.Events.RetainBytes = 720*time.Hour, 50<<30
+	want.Rates.Address, want.Rates.Principal = manifest.Rate{PerSecond: 20000, Burst: 40000}, manifest.Rate{PerSecond: 10000, Burst: 20000}
+	want.ClientCAs = []manifest.ClientCA{{
+		Name: "shop", File: "/etc/sallyport/tls/shop-ca.crt", CRLFile: "/etc/sallyport/tls/shop.crl",
+		Map: []manifest.NameMapping{
+			{SPIFFE: "spiffe://example.org/shop/*", Mapping: manifest.Mapping{Role: "publisher", Namespace: "shop", EventTypes: []ident.EventType{"order.created"}}},
+			{Subject: "CN=metrics,O=Example", Mapping: manifest.Mapping{Role: "reader"}},
+		},
+	}}
+	want.Issuers = []manifest.Issuer{{
+		URL: "https://login.example.com/realms/main", Audiences: []string{"sallyport"},
+		Algorithms: []string{"EdDSA", "ES256", "PS256", "RS256"}, Types: []string{"JWT", "at+jwt"},
+		CAFile: "/etc/sallyport/login-ca.crt", Principal: "user", Skew: 30 * time.Second,
+		GroupsClaim: "groups", RolesClaim: "roles", TenantClaim: "tenant",
+		Map: []manifest.ClaimMapping{{Claim: "groups", Value: "shop-team", Mapping: manifest.Mapping{
+			Role: "developer", Namespace: "shop", EventTypes: []ident.EventType{"order.created"},
+		}}},
+	}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("with every setting (-want +got):\n%s", diff)
 	}
 
-	for _, table := range []string{"", "listen", "tls", "keys", "log", "limits", "events", "storage", "cells"} {
+	for _, table := range []string{"", "listen", "tls", "keys", "log", "limits", "rates", "events", "storage", "cells", "[issuers]", "[issuers.map]", "[tls.client_ca]"} {
 		for _, key := range known(t, "server", table) {
-			line := regexp.MustCompile(`(?m)^(# )?` + key + ` *= |^\[` + key + `\]$`)
+			line := regexp.MustCompile(`(?m)^(# )?` + key + ` *= |^(# )?\[+([a-z_]+\.)*` + key + `\]+$`)
 			if !line.Match(text) {
 				t.Errorf("packaging/server.toml does not have %s in [%s]", key, table)
 			}
@@ -137,6 +161,9 @@ func known(t *testing.T, file, table string) []string {
 	text, parse := "no-such-key-at-all = 1\n", parseServer
 	if table != "" {
 		text = "[" + table + "]\n" + text
+		if inner, ok := strings.CutPrefix(table, "[issuers."); ok {
+			text = "[[issuers]]\n[[issuers." + inner + "]\n" + "no-such-key-at-all = 1\n"
+		}
 	}
 	if file == "app" {
 		parse = parseApp

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"sallyport/internal/problem"
 )
 
 // table reads the keys of one table. A key that was not asked for by the time done is called is unknown;
@@ -72,7 +74,7 @@ func (t *table) done() {
 func (t *table) unknown(key string) {
 	at, near := t.n.members[key].key, ""
 	if !t.d.full() {
-		near = nearest(key, slices.Values(t.known))
+		near = problem.Nearest(key, slices.Values(t.known))
 	}
 	if near == "" {
 		t.d.fault(at, "unknown key %q; known here: %s", clip(key), strings.Join(t.known, ", "))
@@ -106,7 +108,7 @@ func (t *table) oneOf(key string, to *string, allowed ...string) {
 		*to = s
 	default:
 		detail := "want one of " + strings.Join(allowed, ", ")
-		if near := nearest(s, slices.Values(allowed)); near != "" {
+		if near := problem.Nearest(s, slices.Values(allowed)); near != "" {
 			detail += fmt.Sprintf("; did you mean %q?", near)
 		}
 		t.fault(key, "%s", detail)
@@ -211,5 +213,37 @@ func (t *table) tables(key string, most int) iter.Seq2[string, *table] {
 				return
 			}
 		}
+	}
+}
+
+// each reads a list of tables, written as [[key]] or in brackets, at most that many.
+func (t *table) each(key string, most int) []*table {
+	t.known = append(t.known, key)
+	n := t.n.members[key]
+	switch {
+	case n == nil:
+		return nil
+	case n.kind != kindTables && n.kind != kindList:
+		t.d.fault(n.value, "want a list of tables, [[%s]], not %s", key, n.kind)
+		return nil
+	case len(n.items) > most:
+		t.d.fault(n.value, "%d of them, at most %d are allowed", len(n.items), most)
+		return nil
+	}
+	var out []*table
+	for _, item := range n.items {
+		if item.kind != kindTable {
+			t.d.fault(item.value, "want a table, not %s", item.kind)
+			continue
+		}
+		out = append(out, t.d.table(item))
+	}
+	return out
+}
+
+// truth reads true or false into to.
+func (t *table) truth(key string, to *bool) {
+	if n := t.lookUp(key, kindBool, "true or false"); n != nil {
+		*to = n.text == "true"
 	}
 }

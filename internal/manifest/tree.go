@@ -38,7 +38,15 @@ type node struct {
 	text       string           // of a text, decoded; of a number, as it stands
 	members    map[string]*node // of a table
 	order      []string         // of members, as they stand in the text
-	items      []*node          // of a list
+	items      []*node          // of a list, or of a list of tables
+}
+
+// current is what a key that leads through n means: of a list of tables its last one.
+func (n *node) current() *node {
+	if n.kind == kindTables && len(n.items) > 0 {
+		return n.items[len(n.items)-1]
+	}
+	return n
 }
 
 // member returns the member of a table, made if there is none.
@@ -67,8 +75,7 @@ func (d *document) parse() {
 		case unstable.Table:
 			table = b.descend(d.root, e.Key(), 0)
 		case unstable.ArrayTable:
-			table = b.descend(d.root, e.Key(), 0)
-			table.kind = kindTables
+			table = b.element(e.Key())
 		case unstable.KeyValue:
 			b.keyValue(table, e, 1)
 		}
@@ -148,9 +155,33 @@ func (b *builder) descend(n *node, key unstable.Iterator, depth int) *node {
 			b.err, b.at = errMembers, at
 			return n
 		}
-		n = n.member(string(part.Data), at)
+		n = n.member(string(part.Data), at).current()
 	}
 	return n
+}
+
+// element adds a table to a list of tables.
+func (b *builder) element(key unstable.Iterator) *node {
+	list := b.d.root
+	parts, last := 0, place{}
+	for key.Next() {
+		part := key.Node()
+		at := placeOf(part.Raw)
+		if parts++; !b.spend(at, parts) {
+			return list
+		}
+		last = at
+		list = list.current()
+		if len(list.order) >= maxMembers && list.members[string(part.Data)] == nil {
+			b.err, b.at = errMembers, at
+			return list
+		}
+		list = list.member(string(part.Data), at)
+	}
+	list.kind = kindTables
+	item := &node{key: last, value: last}
+	list.items = append(list.items, item)
+	return item
 }
 
 func placeOf(r unstable.Range) place { return place{offset: int(r.Offset), length: int(r.Length)} }
@@ -198,7 +229,7 @@ func (b *builder) fill(n *node, v *unstable.Node, depth int) {
 	case unstable.Float:
 		n.kind = kindFloat
 	case unstable.Bool:
-		n.kind = kindBool
+		n.kind, n.text = kindBool, string(v.Data)
 	default:
 		n.kind = kindTime
 	}

@@ -2,7 +2,6 @@ package manifest
 
 import (
 	"cmp"
-	"iter"
 	"slices"
 	"strconv"
 	"strings"
@@ -62,51 +61,6 @@ func formatSize(n int64) string {
 		}
 	}
 	return strconv.FormatInt(n, 10) + "B"
-}
-
-// maxCompared bounds, in bytes, the words that nearest compares: longer ones are no misspellings.
-const maxCompared = 64
-
-// nearest returns the candidate that s is most likely a misspelling of, or "": one edit away, or two and
-// more for longer words. Of equally near ones it is the first.
-func nearest(s string, candidates iter.Seq[string]) string {
-	best, most := "", 1+len(s)/4
-	if len(s) < 2 || len(s) > maxCompared {
-		return ""
-	}
-	for c := range candidates {
-		if len(c) > maxCompared || max(len(c)-len(s), len(s)-len(c)) > most {
-			continue
-		}
-		if n := editDistance(s, c); n <= most {
-			best, most = c, n-1
-		}
-	}
-	return best
-}
-
-// editDistance is the number of edits that turn a into b, a swap of neighbours counted as one (optimal
-// string alignment).
-func editDistance(a, b string) int {
-	before, last, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
-	for j := range last {
-		last[j] = j
-	}
-	for i := range len(a) {
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := 1
-			if a[i] == b[j] {
-				cost = 0
-			}
-			row[j+1] = min(last[j+1]+1, row[j]+1, last[j]+cost)
-			if i > 0 && j > 0 && a[i] == b[j-1] && a[i-1] == b[j] {
-				row[j+1] = min(row[j+1], before[j-1]+1)
-			}
-		}
-		before, last, row = last, row, before
-	}
-	return last[len(b)]
 }
 
 // clip keeps a hostile name from filling a message.

@@ -13,16 +13,11 @@ package meter
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"slices"
 	"strings"
-	"sync"
 	"time"
-
-	"github.com/go-json-experiment/json"
 
 	"sallyport/internal/ident"
 	"sallyport/internal/store"
@@ -35,19 +30,10 @@ const (
 	// maxKeys bounds the counters of one hour. What comes beyond is counted under Other, so that sums
 	// stay right whoever makes up names.
 	maxKeys = 10_000
-	// storeEvery is how often hours that changed are stored.
-	storeEvery = 5 * time.Second
 )
 
 // Other stands for the functions and principals that had no room in an hour.
 const Other = "(other)"
-
-// Bucket is where hours are kept; store.Bucket is one.
-type Bucket interface {
-	Put(ctx context.Context, key string, value []byte) error
-	Delete(ctx context.Context, key string) error
-	List(ctx context.Context, prefix, after string, limit int) ([]store.Entry, error)
-}
 
 // Key is what is counted apart in an hour.
 type Key struct {
@@ -56,174 +42,31 @@ type Key struct {
 	Principal ident.PrincipalID  `json:"p"`
 }
 
-// hour is the beginning of an hour, in Unix seconds.
-type hour int64
-
-func hourOf(t time.Time) hour { return hour(t.Truncate(time.Hour).Unix()) }
-
-func (h hour) time() time.Time { return time.Unix(int64(h), 0).UTC() }
-
-// key is sorted like the hours are.
-func (h hour) key() string { return h.time().Format("2006-01-02T15") }
-
-// row is the stored form of a counter.
-type row struct {
-	Key
-	Counter
-}
-
 // Meter counts in one namespace. It is safe for concurrent use.
 type Meter struct {
-	bucket Bucket
-	log    *slog.Logger
-
-	mu      sync.Mutex
-	hours   map[hour]map[Key]*Counter
-	changed map[hour]bool
-
-	stop    context.CancelFunc
-	running sync.WaitGroup
-	storing sync.Mutex // one store at a time
+	hours *store.Hours[Key, Counter]
 }
 
 // Open returns the meter of what bucket holds, and has it store what changes until Close.
-func Open(ctx context.Context, bucket Bucket, log *slog.Logger) (*Meter, error) {
-	m := &Meter{bucket: bucket, log: log, hours: map[hour]map[Key]*Counter{}, changed: map[hour]bool{}}
-	entries, err := bucket.List(ctx, "", "", 0)
+func Open(ctx context.Context, bucket store.HoursBucket, log *slog.Logger) (*Meter, error) {
+	cfg := store.HoursConfig[Key]{What: "usage", Retention: Retention, MaxKeys: maxKeys, Other: Key{Function: Other, Principal: Other}}
+	hours, err := store.OpenHours[Key, Counter](ctx, cfg, bucket, log)
 	if err != nil {
-		return nil, fmt.Errorf("list usage: %w", err)
+		return nil, err
 	}
-	for _, e := range entries {
-		if err := m.restore(e); err != nil {
-			return nil, fmt.Errorf("restore usage of %s: %w", e.Key, err)
-		}
-	}
-	run, stop := context.WithCancel(context.WithoutCancel(ctx))
-	m.stop = stop
-	m.running.Go(func() { m.run(run) })
-	return m, nil
-}
-
-func (m *Meter) restore(e store.Entry) error {
-	at, err := time.Parse("2006-01-02T15", e.Key)
-	if err != nil {
-		return err
-	}
-	var rows []row
-	if err := json.Unmarshal(e.Value, &rows); err != nil {
-		return err
-	}
-	counters := make(map[Key]*Counter, len(rows))
-	for i := range rows {
-		counters[rows[i].Key] = &rows[i].Counter
-	}
-	m.hours[hourOf(at)] = counters
-	return nil
+	return &Meter{hours: hours}, nil
 }
 
 // Record counts one invocation, at the moment it ended.
 func (m *Meter) Record(k Key, at time.Time, inv Invocation) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	h := hourOf(at)
-	counters := m.hours[h]
-	if counters == nil {
-		counters = map[Key]*Counter{}
-		m.hours[h] = counters
-	}
-	c := counters[k]
-	if c == nil {
-		if len(counters) >= maxKeys {
-			k = Key{Function: Other, Principal: Other}
-			c = counters[k]
-		}
-		if c == nil {
-			c = &Counter{}
-			counters[k] = c
-		}
-	}
-	c.add(&inv)
-	m.changed[h] = true
-}
-
-// run stores what changed.
-func (m *Meter) run(ctx context.Context) {
-	tick := time.NewTicker(storeEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-			if err := m.Store(ctx); err != nil {
-				m.log.Warn("usage not stored; it is tried again", "error", err)
-			}
-		}
-	}
+	m.hours.Add(k, at, func(c *Counter) { c.add(&inv) })
 }
 
 // Store stores every hour that changed, and removes those that are too old.
-func (m *Meter) Store(ctx context.Context) error {
-	m.storing.Lock()
-	defer m.storing.Unlock()
-	var errs []error
-	for h, rows := range m.take() {
-		text, err := json.Marshal(rows)
-		if err == nil {
-			err = m.bucket.Put(ctx, h.key(), text)
-		}
-		if err != nil {
-			m.mu.Lock()
-			m.changed[h] = true
-			m.mu.Unlock()
-			errs = append(errs, err)
-		}
-	}
-	for _, h := range m.expired(time.Now()) {
-		errs = append(errs, m.bucket.Delete(ctx, h.key()))
-	}
-	return errors.Join(errs...)
-}
-
-// take returns a copy of the hours that changed, and forgets that they did.
-func (m *Meter) take() map[hour][]row {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	out := map[hour][]row{}
-	for h := range m.changed {
-		for k, c := range m.hours[h] {
-			out[h] = append(out[h], row{k, *c})
-		}
-	}
-	clear(m.changed)
-	return out
-}
-
-// expired takes the hours that are too old out of memory.
-func (m *Meter) expired(now time.Time) []hour {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	oldest := hourOf(now.Add(-Retention))
-	var out []hour
-	for h := range m.hours {
-		if h < oldest {
-			delete(m.hours, h)
-			delete(m.changed, h)
-			out = append(out, h)
-		}
-	}
-	return out
-}
+func (m *Meter) Store(ctx context.Context) error { return m.hours.Store(ctx) }
 
 // Close stores what changed. It is idempotent.
-func (m *Meter) Close() error {
-	m.stop()
-	m.running.Wait()
-	const patience = 2 * time.Second
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	return m.Store(ctx)
-}
+func (m *Meter) Close() error { return m.hours.Close() }
 
 // Query selects what a statement is of. Hours are taken whole: those that begin at Since or later, or
 // contain it, and begin before Until.
@@ -281,21 +124,10 @@ func (m *Meter) Usage(q Query) (lines []Line, total Counter) {
 }
 
 func (m *Meter) sum(q Query) map[Key]*Counter {
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	sums := map[Key]*Counter{}
-	for _, h := range slices.Collect(maps.Keys(m.hours)) {
-		if h.time().Add(time.Hour).After(q.Since) && (q.Until.IsZero() || h.time().Before(q.Until)) {
-			addHour(sums, m.hours[h], q)
-		}
-	}
-	return sums
-}
-
-func addHour(sums map[Key]*Counter, counters map[Key]*Counter, q Query) {
-	for k, c := range counters {
+	m.hours.Each(q.Since, q.Until, func(_ time.Time, k Key, c *Counter) {
 		if q.Function != "" && k.Function != q.Function {
-			continue
+			return
 		}
 		if !q.By.Function {
 			k.Function = ""
@@ -310,5 +142,6 @@ func addHour(sums map[Key]*Counter, counters map[Key]*Counter, q Query) {
 			sums[k] = &Counter{}
 		}
 		sums[k].merge(c)
-	}
+	})
+	return sums
 }

@@ -1,27 +1,69 @@
 package policy
 
-import "github.com/cedar-policy/cedar-go"
+import (
+	"github.com/cedar-policy/cedar-go"
+	"github.com/cedar-policy/cedar-go/x/exp/schema/validate"
+)
 
-// Parse is parse.
-func Parse(text []byte) (*Set, error) { return parse(text) }
-
-// ParseUnvalidated makes a set of policies that the schema would refuse.
+// ParseUnvalidated makes a set of policies of the server that the schema would refuse, and of no others.
 func ParseUnvalidated(text []byte) (*Set, error) {
-	list, err := cedar.NewPolicyListFromBytes("test.cedar", text)
-	if err != nil {
-		return nil, err
-	}
-	set := cedar.NewPolicySet()
-	for _, p := range list {
-		set.Add(cedar.PolicyID(p.Annotations()["id"]), p)
-	}
 	known, err := readSchema()
 	if err != nil {
 		return nil, err
 	}
-	asks, err := questions(known)
+	asks, err := questions(known.resolved)
 	if err != nil {
 		return nil, err
 	}
-	return &Set{policies: set, asks: asks}, nil
+	known.validator = validate.New(known.resolved)
+	r := &reader{schema: known}
+	f := &source{name: "test.cedar", text: text}
+	var list []*compiled
+	for _, s := range r.statements(f) {
+		var p cedar.Policy
+		if err := p.UnmarshalCedar(s.text()); err != nil {
+			return nil, err
+		}
+		list = append(list, compile(string(p.Annotations()["id"]), s, &p))
+	}
+	return &Set{schema: known, asks: asks, server: newIndex(list), transports: newTransports()}, nil
+}
+
+// Plain decides as Cedar itself does: with every policy that there is for the resource, and no index. An
+// error in a forbid is a deny, which is this package's own rule.
+func (s *Set) Plain(q Request) Decision {
+	if !s.asks[ask{q.Principal.Kind, q.Action, q.Resource.Kind}] {
+		return Decision{}
+	}
+	w, ok := newWorld(&q, allParts)
+	if !ok {
+		return Decision{}
+	}
+	list := s.server.all
+	if own := s.own[q.Resource.Namespace]; own != nil && q.Resource.Namespace != "" {
+		list = append(list[:len(list):len(list)], own.all...)
+	}
+	return s.judge(w, &selection{list: list, whole: true})
+}
+
+// Loose decides without the context.
+func (s *Set) Loose(q Request) Decision { return s.decide(&q, true) }
+
+// InScope returns how many policies are evaluated for a request.
+func (s *Set) InScope(q Request) int {
+	w, _ := s.ask(&q, true)
+	return len(s.inScope(w, &q, nil))
+}
+
+// Toll returns what perimeters add to the decision about a request.
+func (s *Set) Toll(q *Request) func() Decision {
+	w, _ := s.ask(q, true)
+	return func() Decision {
+		d := Decision{Allowed: true}
+		if len(s.borders) > 0 {
+			s.conditionReads(q.Action, &q.Resource)
+		}
+		s.enclose(w, q, false, &d)
+		return d
+	}
 }

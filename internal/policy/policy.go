@@ -1,25 +1,29 @@
 // Package policy decides: may this principal do this action on this resource? It is the one place
 // that does, with Cedar.
 //
-// Everything is denied that no policy permits, and an error while deciding is a deny. The built-in
-// policies are validated against the schema when the Set is made. Decide is pure: it reads no
-// clock, no store and no request. Only access calls it.
+// A Set is made of four kinds of policies: guard rails and roles, which are built in; those for the
+// whole server; and those of each namespace, which are only ever asked about that namespace's own
+// resources, whatever they say. Everything is denied that no policy permits; a forbid wins over every
+// permit; an error in a forbid is a deny. Policies are validated against the schema before they become
+// a Set, and every fault of every file is named.
+//
+// The package is pure: it reads no clock, no store and no request, and starts no goroutine. A Set is
+// immutable and safe for concurrent use. Only access calls Decide; the analyses (WhoCan, CanReach,
+// Explain, Diff, Replay, Unused, Propose and so on) answer an operator's questions and decide nothing.
 //
 // Source: the Cedar policy language, https://docs.cedarpolicy.com.
 package policy
 
 import (
-	_ "embed"
-	"errors"
-	"fmt"
+	"crypto/sha256"
+	"encoding/binary"
+	"maps"
+	"net/netip"
 	"slices"
+	"strings"
+	"time"
 
 	"github.com/cedar-policy/cedar-go"
-	"github.com/cedar-policy/cedar-go/types"
-	xast "github.com/cedar-policy/cedar-go/x/exp/ast"
-	"github.com/cedar-policy/cedar-go/x/exp/schema"
-	"github.com/cedar-policy/cedar-go/x/exp/schema/resolved"
-	"github.com/cedar-policy/cedar-go/x/exp/schema/validate"
 
 	"sallyport/internal/ident"
 )
@@ -40,14 +44,18 @@ const (
 	ReadDeadLetters     Action = "readDeadLetters"
 	ManageDeadLetters   Action = "manageDeadLetters"
 	ReadStatus          Action = "readStatus"
+	ReadPolicies        Action = "readPolicies"
+	ManagePolicies      Action = "managePolicies"
 	ReadMetrics         Action = "readMetrics"
 	ManageTokens        Action = "manageTokens"
+	ManageNamespaces    Action = "manageNamespaces"
+	ManagePerimeters    Action = "managePerimeters"
 )
 
-// Role is what a token may do, before its namespace and its event types narrow it.
+// Role is what a principal may do, before its namespace and its event types narrow it.
 type Role string
 
-// The roles.
+// The roles. A principal without a role may do what policies permit, and nothing else.
 const (
 	Operator  Role = "operator"
 	Developer Role = "developer"
@@ -59,7 +67,8 @@ const (
 func Actions() []Action {
 	return []Action{
 		Publish, Invoke, ReadEvents, ReadEventData, Deploy, ReadFunctions, ReadLogs, ManageSubscriptions,
-		ReadDeadLetters, ManageDeadLetters, ReadStatus, ReadMetrics, ManageTokens,
+		ReadDeadLetters, ManageDeadLetters, ReadStatus, ReadPolicies, ManagePolicies, ReadMetrics, ManageTokens,
+		ManageNamespaces, ManagePerimeters,
 	}
 }
 
@@ -69,23 +78,71 @@ func Roles() []Role { return []Role{Operator, Developer, Publisher, Reader} }
 // Kind is the kind of an entity.
 type Kind string
 
-// The kinds of principals (Token, Function) and of resources (all but Token).
+// The kinds of principals (the first four) and of resources (Function and those after it).
 const (
 	KindToken     Kind = "Token"
+	KindUser      Kind = "User"
+	KindService   Kind = "Service"
 	KindFunction  Kind = "Function"
 	KindEventType Kind = "EventType"
 	KindNamespace Kind = "Namespace"
 	KindServer    Kind = "Server"
 )
 
+// Limits of what a question may hold. One that holds more is denied.
+const (
+	// MaxGroups bounds the groups of a principal: each is looked up in the index.
+	MaxGroups = 200
+	// MaxClaims bounds the further claims of a principal, and the values of each.
+	MaxClaims = 100
+	// MaxChain bounds the functions between a request and its cause.
+	MaxChain = 64
+)
+
 // Principal is who acts.
 type Principal struct {
-	Kind      Kind
+	Kind Kind
+	// ID MUST begin with the kind in lower case and a colon, "user:…"; in a policy it stands without it. A
+	// function's is "function:NAMESPACE/NAME".
 	ID        ident.PrincipalID
-	Role      Role            // of a token
+	Role      Role            // "" for a function, and for who has none
 	Namespace ident.Namespace // "": of the whole server
-	// EventTypes are those a function's grants name, or those a token is limited to.
+	// EventTypes are those a function's grants name, or those any other principal is limited to.
 	EventTypes []ident.EventType
+	// Attenuated says that the holder of a credential narrowed it: it never manages tokens or policies.
+	Attenuated bool
+	// Revision is that of a function.
+	Revision string
+	// Groups are those that policies name as Group::"…". What an identity provider says MUST be qualified by
+	// access before it gets here, if two of them may use one name.
+	Groups []string
+	// Claims are what an identity provider says of the principal, nil without one.
+	Claims *Claims
+
+	// prepared is the entity of the principal, nil when it is to be made for each request.
+	prepared *cedar.Entity
+}
+
+// Prepare returns p with what each of its decisions needs made in advance. It MUST NOT be changed after.
+func (p Principal) Prepare() Principal {
+	if id, ok := p.well(); ok {
+		e := p.entity(id)
+		p.prepared = &e
+	}
+	return p
+}
+
+// Claims are what an identity provider says of who logged in. It MUST NOT change once used in a Principal.
+type Claims struct {
+	Issuer   string
+	Groups   []string
+	Roles    []string
+	Tenant   string    // "": none
+	Strength string    // OpenID's acr, "": unknown
+	Methods  []string  // OpenID's amr
+	Time     time.Time // of the authentication, zero: unknown
+	// Others are further claims, which policies read as tags.
+	Others map[string][]string
 }
 
 // Resource is what is acted on. It is comparable, so that decisions can be remembered.
@@ -103,163 +160,155 @@ func OfNamespace(ns ident.Namespace) Resource {
 // OfServer returns the resource that the server itself is.
 func OfServer() Resource { return Resource{Kind: KindServer, Name: "server"} }
 
+// well reports whether the parts of r go together: the namespace chooses whose policies are asked about it, so
+// it must be the one that r is in.
+func (r *Resource) well() bool {
+	switch r.Kind {
+	case KindNamespace:
+		return r.Namespace != "" && r.Name == string(r.Namespace)
+	case KindServer:
+		return r.Namespace == ""
+	case KindEventType, KindFunction:
+		return r.Namespace != ""
+	case KindToken, KindUser, KindService:
+	}
+	return false
+}
+
+// Transport is how a request came.
+type Transport uint8
+
+// The transports. With TransportUnknown, a policy that asks for TLS fails, and a failing forbid denies.
+const (
+	TransportUnknown   Transport = iota
+	TransportPlaintext           // over a network, in clear: a guard rail forbids it
+	TransportTLS
+	TransportMutualTLS // with a certificate of the client
+	TransportInternal  // within the server
+)
+
+// Context is the circumstances of a request. What is not given, a policy cannot read: permits that
+// need it do not permit, and forbids that need it deny.
+type Context struct {
+	IP        netip.Addr // of the client; not valid when there is none
+	Now       time.Time
+	Transport Transport
+	Cause     *Cause // of a function's request
+	Event     *Event // of a publish
+}
+
+// Cause is who is behind the request of a function.
+type Cause struct {
+	Principal *Principal // a token, user or service; nil when nobody is, as for a schedule
+	// Functions are those between the two, as "function:NAMESPACE/NAME".
+	Functions []ident.PrincipalID
+}
+
+// Event is what policies may know of an event.
+type Event struct {
+	Type, Source, Subject string
+	Size                  int64 // of the data, in bytes
+}
+
+// Request is one question.
+type Request struct {
+	Principal Principal
+	Action    Action
+	Resource  Resource
+	Context   Context
+
+	// resource is the entity of the resource, nil when it is to be made.
+	resource *cedar.Entity
+}
+
 // Decision is the answer. The zero Decision is a deny.
 type Decision struct {
 	Allowed bool
-	// Policies are the ids of the determining policies, sorted; empty when nothing permits.
+	// Policies are the ids of the determining policies, sorted; empty when nothing permits. A policy of a
+	// namespace is named "NAMESPACE/ID", and a perimeter that denies "perimeter:NAME" or "perimeter:NAMESPACE/NAME".
 	Policies []string
+	// Bridges are those that an allowed request crosses the borders of perimeters by, "bridge:PERIMETER/NAME", sorted.
+	Bridges []string
+	// DryRun are the perimeters in dry-run that would deny, sorted. They change nothing else of the decision.
+	DryRun []string
+	// Errors are those of the policies that could not be evaluated, sorted by policy. Those of permits
+	// permit nothing; those of forbids deny, and are among the determining policies.
+	Errors []EvaluationError
 }
 
-//go:embed builtin.cedar
-var builtinText []byte
+// EvaluationError says why a policy could not be evaluated.
+type EvaluationError struct{ Policy, Message string }
 
-//go:embed schema.cedarschema
-var schemaText []byte
-
-// Set is a set of policies. It is immutable and safe for concurrent use.
-type Set struct {
-	policies *cedar.PolicySet
-	// asks holds every question there is: what the schema does not know is denied before Cedar, whose
-	// permits may be for any action.
-	asks map[ask]bool
-}
-
-// ask is a kind of question: may a principal of this kind do this to a resource of this kind?
-type ask struct {
-	principal Kind
-	action    Action
-	resource  Kind
-}
-
-// New returns the built-in policies.
-func New() (*Set, error) { return parse(builtinText) }
-
-// parse reads policies, each with an @id of its own, and validates them against the schema.
-func parse(text []byte) (*Set, error) {
-	known, err := readSchema()
-	if err != nil {
-		return nil, err
+// well reports whether p can be asked about at all, and returns its id in policies.
+func (p *Principal) well() (id string, ok bool) {
+	prefix := principalPrefix(p.Kind)
+	id, ok = strings.CutPrefix(string(p.ID), prefix)
+	if prefix == "" || !ok || id == "" || len(p.Groups) > MaxGroups {
+		return "", false
 	}
-	list, err := cedar.NewPolicyListFromBytes("builtin.cedar", text)
-	if err != nil {
-		return nil, fmt.Errorf("parse policies: %w", err)
+	if p.Claims == nil {
+		return id, true
 	}
-	validator := validate.New(known)
-	set := cedar.NewPolicySet()
-	var errs []error
-	for _, p := range list {
-		id := string(p.Annotations()["id"])
-		if id == "" || !set.Add(cedar.PolicyID(id), p) {
-			errs = append(errs, fmt.Errorf("policy at %v has no @id of its own", p.Position()))
-		}
-		if err := validator.Policy(id, (*xast.Policy)(p.AST())); err != nil {
-			errs = append(errs, fmt.Errorf("policy %q: %w", id, err))
+	c := p.Claims
+	ok = len(c.Groups) <= MaxGroups && len(c.Roles) <= MaxGroups && len(c.Methods) <= MaxGroups && len(c.Others) <= MaxClaims
+	for _, values := range c.Others {
+		ok = ok && len(values) <= MaxClaims
+	}
+	return id, ok
+}
+
+// Digest returns a digest of everything that decisions about p depend on, but for the request.
+func (p *Principal) Digest() [sha256.Size]byte {
+	b := make([]byte, 0, 256)
+	add := func(s string) {
+		b = binary.AppendUvarint(b, uint64(len(s)))
+		b = append(b, s...)
+	}
+	list := func(list []string) {
+		b = binary.AppendUvarint(b, uint64(len(list)))
+		for _, s := range list {
+			add(s)
 		}
 	}
-	if err := errors.Join(errs...); err != nil {
-		return nil, err
+	for _, s := range []string{string(p.Kind), string(p.ID), string(p.Role), string(p.Namespace), p.Revision} {
+		add(s)
 	}
-	asks, err := questions(known)
-	if err != nil {
-		return nil, err
+	if b = append(b, 0); p.Attenuated {
+		b[len(b)-1] = 1
 	}
-	return &Set{policies: set, asks: asks}, nil
-}
-
-func readSchema() (*resolved.Schema, error) {
-	var s schema.Schema
-	s.SetFilename("schema.cedarschema")
-	if err := s.UnmarshalCedar(schemaText); err != nil {
-		return nil, fmt.Errorf("parse policy schema: %w", err)
+	b = binary.AppendUvarint(b, uint64(len(p.EventTypes)))
+	for _, t := range p.EventTypes {
+		add(string(t))
 	}
-	out, err := s.Resolve()
-	if err != nil {
-		return nil, fmt.Errorf("resolve policy schema: %w", err)
-	}
-	return out, nil
-}
-
-// questions returns what the schema lets be asked. Each Action of this package is in it, and
-// nothing else.
-func questions(s *resolved.Schema) (map[ask]bool, error) {
-	asks := map[ask]bool{}
-	known := map[types.EntityUID]bool{}
-	for _, a := range Actions() {
-		uid := cedar.NewEntityUID("Action", cedar.String(a))
-		known[uid] = true
-		def, ok := s.Actions[uid]
-		if !ok || def.AppliesTo == nil {
-			return nil, fmt.Errorf("policy schema does not say what the action %q applies to", a)
+	list(p.Groups)
+	if c := p.Claims; c != nil {
+		add("claims")
+		for _, s := range []string{c.Issuer, c.Tenant, c.Strength} {
+			add(s)
 		}
-		for _, p := range def.AppliesTo.Principals {
-			for _, r := range def.AppliesTo.Resources {
-				asks[ask{Kind(p), a, Kind(r)}] = true
-			}
+		list(c.Groups)
+		list(c.Roles)
+		list(c.Methods)
+		b = binary.AppendVarint(b, c.Time.UnixNano())
+		for _, name := range slices.Sorted(maps.Keys(c.Others)) {
+			add(name)
+			list(c.Others[name])
 		}
 	}
-	for uid := range s.Actions {
-		if !known[uid] {
-			return nil, fmt.Errorf("policy schema has the unknown action %v", uid)
-		}
-	}
-	return asks, nil
+	return sha256.Sum256(b)
 }
 
-// Decide returns whether p may do a on r, and by which policies. A question that the schema does not
-// know, such as one about an unknown action, is denied by no policy.
-func (s *Set) Decide(p Principal, a Action, r Resource) Decision {
-	if !s.asks[ask{p.Kind, a, r.Kind}] {
-		return Decision{}
+func principalPrefix(k Kind) string {
+	switch k {
+	case KindToken:
+		return "token:"
+	case KindUser:
+		return "user:"
+	case KindService:
+		return "service:"
+	case KindFunction:
+		return "function:"
+	case KindEventType, KindNamespace, KindServer:
 	}
-	principal, resource := entity(p), resourceEntity(r)
-	allowed, diagnostic := s.policies.IsAuthorized(
-		types.EntityMap{principal.UID: principal, resource.UID: resource},
-		cedar.Request{
-			Principal: principal.UID, Action: cedar.NewEntityUID("Action", cedar.String(a)), Resource: resource.UID,
-			Context: cedar.NewRecord(nil),
-		})
-	d := Decision{Allowed: allowed == cedar.Allow}
-	for _, reason := range diagnostic.Reasons {
-		d.Policies = append(d.Policies, string(reason.PolicyID))
-	}
-	for _, e := range diagnostic.Errors {
-		// Cedar passes over a policy that fails. That is safe for a permit; a forbid might have denied.
-		if s.policies.Get(e.PolicyID).Effect() != cedar.Forbid {
-			continue
-		}
-		if d.Allowed {
-			d = Decision{} // what permitted it determines nothing any more
-		}
-		d.Policies = append(d.Policies, string(e.PolicyID))
-	}
-	slices.Sort(d.Policies)
-	return d
-}
-
-func entity(p Principal) cedar.Entity {
-	set := make([]types.Value, len(p.EventTypes))
-	for i, t := range p.EventTypes {
-		set[i] = cedar.String(t)
-	}
-	attributes := cedar.RecordMap{"namespace": cedar.String(p.Namespace), "eventTypes": cedar.NewSet(set...)}
-	if p.Kind == KindFunction {
-		attributes["name"] = cedar.String(p.ID)
-	} else {
-		attributes["role"] = cedar.String(p.Role)
-		attributes["limited"] = cedar.Boolean(len(p.EventTypes) > 0)
-	}
-	return cedar.Entity{
-		UID:        cedar.NewEntityUID(cedar.EntityType(p.Kind), cedar.String(p.ID)),
-		Attributes: cedar.NewRecord(attributes),
-	}
-}
-
-func resourceEntity(r Resource) cedar.Entity {
-	return cedar.Entity{
-		// A resource's name may be a principal's id too: the prefix keeps the two apart.
-		UID: cedar.NewEntityUID(cedar.EntityType(r.Kind), cedar.String("resource:"+string(r.Namespace)+"/"+r.Name)),
-		Attributes: cedar.NewRecord(cedar.RecordMap{
-			"name": cedar.String(r.Name), "namespace": cedar.String(r.Namespace), "eventTypes": cedar.NewSet(),
-		}),
-	}
+	return ""
 }

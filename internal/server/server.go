@@ -19,6 +19,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -75,18 +76,24 @@ type Config struct {
 
 // server is a running server.
 type server struct {
-	cfg      Config
-	dir      string
-	log      *slog.Logger
-	started  time.Time
-	metrics  *telemetry.Metrics
-	engine   *store.Engine
-	keys     *keyring.Keyring
-	cells    cells
-	deployer *deploy.Deployer
-	guard    *access.Guard
-	spaces   *spaces
-	closers  []func() error
+	cfg       Config
+	dir       string
+	log       *slog.Logger
+	started   time.Time
+	metrics   *telemetry.Metrics
+	engine    *store.Engine
+	keys      *keyring.Keyring
+	cells     cells
+	deployer  *deploy.Deployer
+	guard     *access.Guard
+	decisions *access.Decisions
+	policies  *access.Policies
+	who       *access.Identifier
+	issuers   []access.Issuer
+	clientCAs clientCAs
+	certs     atomic.Pointer[certificates] // once the server serves
+	spaces    *spaces
+	closers   []func() error
 }
 
 // Run runs a server until ctx ends, then stops it in order: no more events are taken, those under way
@@ -178,6 +185,23 @@ func (s *server) openAccess(ctx context.Context) error {
 		return fmt.Errorf("load policies: %w", err)
 	}
 	s.guard = access.NewGuard(tokens, policies)
+	if bucket, err = s.bucket(ctx, "", "decisions"); err != nil {
+		return err
+	}
+	if s.decisions, err = access.OpenDecisions(ctx, bucket, s.log); err != nil {
+		return err
+	}
+	s.later(s.decisions.Close)
+	if bucket, err = s.bucket(ctx, "", "policies"); err != nil {
+		return err
+	}
+	if s.policies, err = access.OpenPolicies(ctx, bucket, s.guard); err != nil {
+		return err
+	}
+	s.guard.RecordIn(s.decisions)
+	if s.who, err = s.newIdentifier(); err != nil {
+		return err
+	}
 	if s.cfg.NewOperatorToken {
 		if err := s.guard.Reissue(ctx, s.tokenFile()); err != nil {
 			return err
@@ -249,10 +273,11 @@ func (s *server) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.certs.Store(certs)
 	limits := event.DefaultLimits()
 	limits.EventBytes, limits.BatchBytes, limits.BatchEvents = settings.Limits.EventBytes, settings.Limits.BatchBytes, settings.Limits.BatchEvents
 	handler, err := httpapi.New(httpapi.Config{Limits: limits, Requests: settings.Limits.Requests}, httpapi.Deps{
-		Guard: s.guard, Intake: s.spaces.intake, Deployer: s.deployer, Space: s.spaces.open,
+		Identifier: s.who, Guard: s.guard, Decisions: s.decisions, Policies: s.policies, Intake: s.spaces.intake, Deployer: s.deployer, Space: s.spaces.open,
 		Status: s.status, Ready: s.ready, Metrics: s.metrics.Handler(), Refused: s.metrics.Refused, Logger: s.log,
 	})
 	if err != nil {
@@ -263,7 +288,7 @@ func (s *server) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	srv := newHTTPServer(handler, certs.tlsConfig(), s.log)
+	srv := newHTTPServer(handler, s.clientCAs.require(certs.tlsConfig()), s.log)
 	var background sync.WaitGroup
 	defer background.Wait()
 	work, stop := context.WithCancel(ctx)
@@ -279,6 +304,7 @@ func (s *server) serve(ctx context.Context) error {
 			s.log.Error("watch certificates", "error", err)
 		}
 	})
+	background.Go(func() { s.runIdentifier(work) })
 	if s.cfg.DebugSocket != "" {
 		background.Go(func() {
 			if err := serveDebug(work, s.cfg.DebugSocket); err != nil {

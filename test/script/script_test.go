@@ -4,7 +4,9 @@
 //
 // Beside those of testscript, scripts have these commands:
 //
-//	serve                       start a server, and name it in the environment
+//	serve [ARGUMENT…]           start a server, and name it in the environment; arguments that are no flags are files
+//	issuer FILE                 start an OpenID Connect issuer, name it in the environment, and write the server.toml that knows it
+//	issuer end                  have it end all sessions
 //	halt                        end it as systemd does, and see that it ends well
 //	exits CODE COMMAND…         run a command that must exit with CODE
 //	eventually LIMIT RE COMMAND…  run a command again and again until its output matches RE
@@ -15,6 +17,7 @@ package script_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -55,7 +58,7 @@ func TestScripts(t *testing.T) {
 				Files: []string{file}, Setup: s.setup, UpdateScripts: os.Getenv("SALLYPORT_UPDATE") != "",
 				RequireExplicitExec: true, RequireUniqueNames: true,
 				Cmds: map[string]func(*testscript.TestScript, bool, []string){
-					"serve": s.serve, "halt": s.halt, "exits": exits, "eventually": eventually,
+					"serve": s.serve, "issuer": s.issue, "halt": s.halt, "exits": exits, "eventually": eventually,
 				},
 			})
 		})
@@ -67,6 +70,7 @@ type session struct {
 	t      *testing.T
 	binary string
 	server *testkit.Server
+	issuer *testkit.Issuer
 }
 
 func (s *session) setup(env *testscript.Env) error {
@@ -77,20 +81,53 @@ func (s *session) setup(env *testscript.Env) error {
 	if err := os.Symlink(s.binary, filepath.Join(bin, "sallyport")); err != nil {
 		return err
 	}
+	examples, err := filepath.Abs("../../examples")
+	if err != nil {
+		return err
+	}
+	env.Setenv("EXAMPLES", examples)
 	env.Setenv("PATH", bin+string(os.PathListSeparator)+os.Getenv("PATH"))
 	return nil
 }
 
 func (s *session) serve(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) > 0 {
-		ts.Fatalf("usage: serve")
+	if neg {
+		ts.Fatalf("usage: serve [ARGUMENT…]")
 	}
-	server, err := testkit.TryStart(s.t, s.binary, ts.MkAbs("server-data"))
+	for i := range args {
+		if !strings.HasPrefix(args[i], "-") {
+			args[i] = ts.MkAbs(args[i]) // the server does not run in the script's folder
+		}
+	}
+	server, err := testkit.TryStart(s.t, s.binary, ts.MkAbs("server-data"), args...)
 	ts.Check(err)
 	s.server = server
 	ts.Setenv("SALLYPORT_SERVER", server.Ready.URL)
 	ts.Setenv("SALLYPORT_CA_FILE", server.Ready.CAFile)
 	ts.Setenv("SALLYPORT_TOKEN_FILE", server.Ready.TokenFile)
+}
+
+// issue starts an issuer; its people of the group shop-team develop in the namespace default.
+func (s *session) issue(ts *testscript.TestScript, neg bool, args []string) {
+	switch {
+	case neg || len(args) != 1:
+		ts.Fatalf("usage: issuer FILE or issuer end")
+	case args[0] == "end":
+		s.issuer.EndSessions()
+		return
+	}
+	s.issuer = testkit.NewIssuer(s.t)
+	s.issuer.Lifetime(1) // so that each command renews its token
+	ts.Setenv("ISSUER", s.issuer.URL)
+	ts.Setenv("ISSUER_CA", s.issuer.CAFile)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), fmt.Appendf(nil, `
+[[issuers]]
+url = %q
+audience = [%q]
+ca_file = %q
+private_network = true
+map = [{ claim = "groups", value = "shop-team", role = "developer", namespace = "default" }]
+`, s.issuer.URL, testkit.Audience, s.issuer.CAFile), 0o600))
 }
 
 func (s *session) halt(ts *testscript.TestScript, neg bool, args []string) {

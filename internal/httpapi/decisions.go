@@ -1,0 +1,46 @@
+package httpapi
+
+import (
+	"net/http"
+	"time"
+
+	"sallyport/api"
+	"sallyport/internal/access"
+	"sallyport/internal/ident"
+)
+
+// decisions answers with what the gate decided in a period, in a namespace or about the server.
+func (a *API) decisions(c *call) error {
+	q := access.DecisionQuery{Namespace: c.ns, Principal: ident.PrincipalID(c.query["principal"])}
+	var err error
+	if q.Since, q.Until, err = c.query.period(); err != nil {
+		return err
+	}
+	if q.Denied, err = c.query.flag("denied"); err != nil {
+		return err
+	}
+	limit, err := c.query.limit()
+	if err != nil {
+		return err
+	}
+	if c.ns != "" {
+		if _, err := a.space(c); err != nil {
+			return err
+		}
+	}
+	found := a.deps.Decisions.List(q)
+	out := api.DecisionList{
+		Since: q.Since.Truncate(time.Hour).UTC(), Until: q.Until.UTC(), Decisions: []api.Decision{}, More: len(found) > limit,
+	}
+	for _, d := range found[:min(len(found), limit)] {
+		one := api.Decision{
+			Principal: string(d.As.ID), Role: string(d.As.Role), Action: string(d.Action), Kind: string(d.Resource.Kind), Resource: d.Resource.Name,
+			Allowed: d.Allowed, Policies: d.Policies, Count: d.Count, Last: d.Last,
+		}
+		if one.Policies == nil {
+			one.Policies = []string{}
+		}
+		out.Decisions = append(out.Decisions, one)
+	}
+	return answer(c, http.StatusOK, &out)
+}

@@ -1,0 +1,417 @@
+package httpapi
+
+import (
+	"context"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strconv"
+	"time"
+
+	"sallyport/api"
+	"sallyport/internal/access"
+	"sallyport/internal/ident"
+	"sallyport/internal/policy"
+	"sallyport/internal/problem"
+)
+
+// Policies are the policies that the guard decides by; access.Policies are.
+type Policies interface {
+	Plan(owner access.PolicyOwner, files map[string]string) (*access.PolicyChange, error)
+	Apply(ctx context.Context, owner access.PolicyOwner, files map[string]string) (*access.PolicyChange, error)
+}
+
+const (
+	// maxPolicyBody is the texts of policies, escaped.
+	maxPolicyBody = 2 * access.MaxPolicyBytes
+	// maxShown bounds how many differences a plan of policies shows of each kind.
+	maxShown = 100
+	// replayed is how far back a plan looks at what was asked.
+	replayed = access.DecisionRetention
+)
+
+// listPolicies answers with the policies that decide about what is in a namespace, or about the server.
+func (a *API) listPolicies(c *call) error {
+	out := api.PolicyList{Policies: []api.Policy{}}
+	for p := range a.deps.Guard.Set().Policies() {
+		if p.Namespace == "" || p.Namespace == c.ns {
+			out.Policies = append(out.Policies, describePolicy(p))
+		}
+	}
+	return answer(c, http.StatusOK, &out)
+}
+
+func describePolicy(p policy.Policy) api.Policy {
+	out := api.Policy{ID: p.ID, Effect: "forbid", BuiltIn: p.BuiltIn, Namespace: string(p.Namespace), File: p.File, Line: p.Line, Text: p.Text}
+	if p.Permit {
+		out.Effect = "permit"
+	}
+	return out
+}
+
+// applyPolicies makes policies those of an app, or of the server, and says what that changes.
+func (a *API) applyPolicies(c *call) error {
+	dry, err := c.query.flag("dry_run")
+	if err != nil {
+		return err
+	}
+	action := policy.ManagePolicies
+	if dry { // to look at what would change is to read
+		action = policy.ReadPolicies
+	}
+	if err := a.deps.Guard.Authorize(c.r.Context(), c.p, action, c.target()); err != nil {
+		return err
+	}
+	name, err := ident.ParseAppName(c.r.PathValue("app"))
+	if err != nil {
+		return badRequest("%v", err)
+	}
+	if c.ns != "" {
+		if _, err := a.space(c); err != nil {
+			return err
+		}
+	}
+	var body api.PolicyFiles
+	if err := readJSON(c.r, maxPolicyBody, &body); err != nil {
+		return err
+	}
+	owner := access.PolicyOwner{Namespace: c.ns, Name: name}
+	change, err := a.deps.Policies.Plan(owner, body.Files)
+	if err != nil {
+		return err
+	}
+	// What follows from it is found before it is in force: it is to be looked at.
+	out, err := a.consequences(c, change)
+	if err != nil {
+		return err
+	}
+	if !dry {
+		if _, err := a.deps.Policies.Apply(c.r.Context(), owner, body.Files); err != nil {
+			return err
+		}
+		out.Applied = true
+	}
+	return answer(c, http.StatusOK, out)
+}
+
+// consequences says what a change of policies changes: which policies, who may do what, and what of that which was asked
+// before would have been decided otherwise.
+func (a *API) consequences(c *call, change *access.PolicyChange) (*api.PolicyPlan, error) {
+	out := &api.PolicyPlan{
+		Created: orEmpty(change.Created), Updated: orEmpty(change.Updated), Deleted: orEmpty(change.Deleted),
+		Access: []api.AccessChange{}, Replay: []api.ReplayDifference{},
+	}
+	if change.None() {
+		return out, nil
+	}
+	u := a.universe(c)
+	diff, err := policy.Diff(change.Old, change.New, u, nil)
+	if err != nil {
+		return nil, problem.New(problem.Unprocessable, "policy.too_many_questions", "there are too many principals and resources to compare the policies for all of them")
+	}
+	out.AccessMore = len(diff) > maxShown
+	for _, d := range diff[:min(len(diff), maxShown)] {
+		out.Access = append(out.Access, api.AccessChange{
+			Principal: string(u.Principals[d.Principal].ID), Action: string(d.Action), Resource: d.Resource.String(),
+			Allowed: d.New.Allowed, Policies: orEmpty(decisive(d)), Assumed: orEmpty(d.New.Assumed),
+		})
+	}
+	recorded := a.recorded(c, time.Now().Add(-replayed))
+	requests := make([]policy.Request, len(recorded))
+	for i := range recorded {
+		requests[i] = policy.Request{Principal: recorded[i].As, Action: recorded[i].Action, Resource: recorded[i].Resource, Context: circumstances(&recorded[i])}
+		out.Replayed += recorded[i].Count
+	}
+	differences := policy.Replay(requests, change.Old, change.New)
+	out.ReplayMore = len(differences) > maxShown
+	for _, d := range differences[:min(len(differences), maxShown)] {
+		r := &recorded[d.Request]
+		policies := d.New.Policies
+		if !d.New.Allowed && len(policies) == 0 {
+			policies = d.Old.Policies
+		}
+		out.Replay = append(out.Replay, api.ReplayDifference{
+			Principal: string(r.As.ID), Action: string(r.Action), Resource: r.Resource.String(), Allowed: d.New.Allowed,
+			Policies: orEmpty(policies), Count: r.Count, Last: r.Last,
+		})
+	}
+	return out, nil
+}
+
+// decisive returns the policies that make the difference: those that decide now, or that permitted before.
+func decisive(d policy.Change) []string {
+	if d.New.Allowed || len(d.New.Policies) > 0 {
+		return d.New.Policies
+	}
+	return d.Old.Policies
+}
+
+// circumstances are those a recorded question is asked again with: what is not recorded is taken to be as for any request
+// over TLS, for an event of the type without anything in it.
+func circumstances(d *access.Decided) policy.Context {
+	c := policy.Context{Now: d.Last, Transport: policy.TransportTLS}
+	if d.As.Kind == policy.KindFunction {
+		c.Transport = policy.TransportInternal
+	}
+	if d.Action == policy.Publish {
+		c.Event = &policy.Event{Type: d.Resource.Name}
+	}
+	return c
+}
+
+// recorded returns what was asked since a time about what the call is about: of a whole server, everything.
+func (a *API) recorded(c *call, since time.Time) []access.Decided {
+	if c.ns != "" {
+		return a.deps.Decisions.List(access.DecisionQuery{Namespace: c.ns, Since: since})
+	}
+	all := a.deps.Decisions.List(access.DecisionQuery{Since: since})
+	for _, ns := range a.deps.Deployer.Namespaces() {
+		all = append(all, a.deps.Decisions.List(access.DecisionQuery{Namespace: ns, Since: since})...)
+	}
+	return all
+}
+
+// universe is everybody and everything that the server knows of: tokens, functions, whoever has asked for something;
+// namespaces, functions, and the event types that apps declare or somebody has published.
+func (a *API) universe(c *call) policy.Universe {
+	var u policy.Universe
+	seen := map[ident.PrincipalID]bool{}
+	who := func(p policy.Principal) {
+		if !seen[p.ID] {
+			seen[p.ID] = true
+			u.Principals = append(u.Principals, p)
+		}
+	}
+	known := map[policy.Resource]bool{}
+	what := func(r policy.Resource) {
+		if !known[r] {
+			known[r] = true
+			u.Resources = append(u.Resources, r)
+		}
+	}
+	for _, p := range a.deps.Guard.Principals() {
+		if c.p.Namespace == "" || p.Namespace == "" || p.Namespace == c.ns {
+			who(p)
+		}
+	}
+	spaces := []ident.Namespace{c.ns}
+	if c.ns == "" {
+		spaces = a.deps.Deployer.Namespaces()
+		what(policy.OfServer())
+	}
+	for _, ns := range spaces {
+		what(policy.OfNamespace(ns))
+		state := a.deps.Deployer.State(ns)
+		for _, f := range state.Functions {
+			who(access.FunctionPrincipal(ns, f.Name, f.Publishes).Policy())
+			what(policy.Resource{Kind: policy.KindFunction, Namespace: ns, Name: string(f.Name)})
+			for _, t := range f.Publishes {
+				what(policy.Resource{Kind: policy.KindEventType, Namespace: ns, Name: string(t)})
+			}
+		}
+		for t := range state.EventTypes {
+			what(policy.Resource{Kind: policy.KindEventType, Namespace: ns, Name: string(t)})
+		}
+	}
+	for _, d := range a.recorded(c, time.Now().Add(-replayed)) {
+		if d.Allowed { // what nobody may do is not known to be there
+			who(d.As)
+			what(d.Resource)
+		}
+	}
+	return u
+}
+
+// explainPolicy says how one question is decided, and what each policy that is about it comes to.
+func (a *API) explainPolicy(c *call) error {
+	q, err := a.question(c)
+	if err != nil {
+		return err
+	}
+	e := a.deps.Guard.Set().Explain(q)
+	out := api.PolicyExplanation{
+		Principal: string(q.Principal.ID), Action: string(q.Action), Resource: q.Resource.String(),
+		Allowed: e.Decision.Allowed, Policies: orEmpty(e.Decision.Policies), Matched: []api.PolicyMatch{},
+	}
+	for _, m := range e.Matched {
+		if m.Policy.Namespace != "" && m.Policy.Namespace != c.ns {
+			continue
+		}
+		one := api.PolicyMatch{Policy: describePolicy(m.Policy), Determined: m.Determined, Holds: m.Holds, Error: m.Error}
+		for _, cond := range m.Conditions {
+			one.Conditions = append(one.Conditions, api.PolicyCondition{Unless: cond.Unless, Text: cond.Text, Holds: cond.Holds, Error: cond.Error})
+		}
+		out.Matched = append(out.Matched, one)
+	}
+	return answer(c, http.StatusOK, &out)
+}
+
+// whoCan answers who may do something to something.
+func (a *API) whoCan(c *call) error {
+	action, err := c.query.action()
+	if err != nil {
+		return err
+	}
+	res, err := a.asked(c)
+	if err != nil {
+		return err
+	}
+	principals := a.universe(c).Principals
+	return answer(c, http.StatusOK, accessList(principals, a.deps.Guard.Set().WhoCan(action, res, principals, nil)))
+}
+
+// reach answers what a principal may do: its blast radius.
+func (a *API) reach(c *call) error {
+	p, err := a.principal(c, c.query["principal"])
+	if err != nil {
+		return err
+	}
+	list, err := a.deps.Guard.Set().CanReach(p, a.universe(c), nil)
+	if err != nil {
+		return problem.New(problem.Unprocessable, "policy.too_many_questions", "there is too much to ask about for one answer")
+	}
+	return answer(c, http.StatusOK, accessList([]policy.Principal{p}, list))
+}
+
+func accessList(principals []policy.Principal, list []policy.Access) *api.AccessList {
+	out := &api.AccessList{Access: []api.Access{}}
+	for i := range list {
+		one := &list[i]
+		if one.Allowed {
+			out.Access = append(out.Access, api.Access{
+				Principal: string(principals[one.Principal].ID), Action: string(one.Action), Resource: one.Resource.String(),
+				Policies: orEmpty(one.Policies), Assumed: orEmpty(one.Assumed),
+			})
+		}
+	}
+	return out
+}
+
+// unused answers with the policies and the grants that nothing that was asked since a time needed.
+func (a *API) unused(c *call) error {
+	since, _, err := c.query.period()
+	if err != nil {
+		return err
+	}
+	var uses []policy.Use
+	for _, d := range a.recorded(c, since) {
+		uses = append(uses, policy.Use{
+			Request: policy.Request{Principal: d.As, Action: d.Action, Resource: d.Resource, Context: circumstances(&d)}, Allowed: d.Allowed, Policies: d.Policies, Count: d.Count, Last: d.Last,
+		})
+	}
+	set := a.deps.Guard.Set()
+	out := api.UnusedList{Since: since.UTC(), Policies: []api.Policy{}, Grants: []api.Access{}}
+	for _, p := range set.Unused(uses, since) {
+		if p.Namespace == c.ns {
+			out.Policies = append(out.Policies, describePolicy(p))
+		}
+	}
+	// Of functions, what the manifest grants them; what roles permit people is no grant.
+	u := a.universe(c)
+	u.Actions = []policy.Action{policy.Publish}
+	u.Principals = slices.DeleteFunc(u.Principals, func(p policy.Principal) bool { return p.Kind != policy.KindFunction })
+	grants, err := set.UnusedGrants(uses, since, u)
+	if err != nil {
+		return problem.New(problem.Unprocessable, "policy.too_many_questions", "there is too much to ask about for one answer")
+	}
+	for _, g := range grants {
+		out.Grants = append(out.Grants, api.Access{
+			Principal: string(u.Principals[g.Principal].ID), Action: string(g.Action), Resource: g.Resource.String(),
+			Policies: orEmpty(g.Policies), Assumed: orEmpty(g.Assumed),
+		})
+	}
+	return answer(c, http.StatusOK, &out)
+}
+
+// questionParameters are those of a question about policies.
+func questionParameters() []string {
+	return []string{"principal", "action", "resource", "address", "mtls", "at", "source", "subject", "size"}
+}
+
+// question reads a question about policies from the query.
+func (a *API) question(c *call) (q policy.Request, err error) {
+	if q.Principal, err = a.principal(c, c.query["principal"]); err != nil {
+		return q, err
+	}
+	if q.Action, err = c.query.action(); err != nil {
+		return q, err
+	}
+	if q.Resource, err = a.asked(c); err != nil {
+		return q, err
+	}
+	q.Context = policy.Context{Now: time.Now(), Transport: policy.TransportTLS}
+	if q.Principal.Kind == policy.KindFunction {
+		q.Context.Transport = policy.TransportInternal
+	}
+	mutual, err := c.query.flag("mtls")
+	if err != nil {
+		return q, err
+	}
+	if mutual {
+		q.Context.Transport = policy.TransportMutualTLS
+	}
+	if text := c.query["address"]; text != "" {
+		if q.Context.IP, err = netip.ParseAddr(text); err != nil {
+			return q, badRequest("address: want an IP address")
+		}
+	}
+	if at, err := c.query.time("at"); err != nil {
+		return q, err
+	} else if !at.IsZero() {
+		q.Context.Now = at
+	}
+	if q.Action == policy.Publish {
+		e := &policy.Event{Type: q.Resource.Name, Source: c.query["source"], Subject: c.query["subject"]}
+		if text := c.query["size"]; text != "" {
+			if e.Size, err = strconv.ParseInt(text, 10, 64); err != nil || e.Size < 0 {
+				return q, badRequest("size: want a number of bytes")
+			}
+		}
+		q.Context.Event = e
+	}
+	return q, nil
+}
+
+// action reads the action that a question is about.
+func (q query) action() (policy.Action, error) {
+	a, err := policy.ParseAction(q["action"])
+	if err != nil {
+		return a, badRequest("action: %s", problem.From(err).Public)
+	}
+	return a, nil
+}
+
+// asked reads the resource that a question is about: one of the call's namespace, or of the server.
+func (a *API) asked(c *call) (policy.Resource, error) {
+	r, err := policy.ParseResource(c.query["resource"])
+	if err != nil {
+		return r, badRequest("resource: %v", err)
+	}
+	if c.ns != "" && r.Namespace != c.ns {
+		return r, problem.New(problem.Invalid, "policy.other_namespace", "%s is not in the namespace %q", r, c.ns).
+			WithHint("ask its own namespace (-n), or the server (--on-server)")
+	}
+	return r, nil
+}
+
+// principal returns the principal of an id, with everything that is known of it. One that is not known has nothing but its
+// id; so has, for who belongs to a namespace, one of another.
+func (a *API) principal(c *call, id string) (policy.Principal, error) {
+	p, err := policy.ParsePrincipal(id)
+	if err != nil {
+		return p, badRequest("principal: %v", err)
+	}
+	for _, known := range a.universe(c).Principals {
+		if known.ID == p.ID {
+			return known, nil
+		}
+	}
+	return p, nil
+}
+
+func orEmpty(list []string) []string {
+	if list == nil {
+		return []string{}
+	}
+	return list
+}
