@@ -266,7 +266,7 @@ type UsageLine struct {
 	P99 float64 `json:"p99_seconds"`
 }
 
-// DecisionList is what the gate decided in a period. Hours (UTC) are counted whole.
+// DecisionList is what the gate decided in a period. How often is counted by days (UTC).
 type DecisionList struct {
 	Since     time.Time  `json:"since"`
 	Until     time.Time  `json:"until"`

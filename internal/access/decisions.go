@@ -17,22 +17,23 @@ import (
 const (
 	// DecisionRetention is how long decisions are kept.
 	DecisionRetention = 30 * 24 * time.Hour
-	// maxDecisions bounds the decisions of an hour that are told apart. Those beyond are counted together.
-	maxDecisions = 10_000
+	// maxDecisions bounds the decisions of a day that are told apart: whoever may ask can make up names, and all are in
+	// memory, some 500 bytes each. Those beyond are counted together.
+	maxDecisions = 5_000
 	// identityBytes of the digest of a principal tell its states apart: a token's role does not change, but the grants
 	// of a function do.
 	identityBytes = 8
 )
 
-// Decisions is the record of what the guard decided: each question of an hour once, with how often it was asked.
-// It is complete but for the last seconds before a crash and for what is beyond the bound of an hour. It is safe
+// Decisions is the record of what the guard decided: each question of a day once, with how often it was asked.
+// It is complete but for the last minute before a crash and for what is beyond the bound of a day. It is safe
 // for concurrent use.
 type Decisions struct {
-	hours *store.Hours[decisionKey, decisionSum]
+	hours *store.Sums[decisionKey, decisionSum]
 	known atomic.Pointer[answers]
 }
 
-// decisionKey tells decisions of an hour apart.
+// decisionKey tells decisions of a day apart.
 type decisionKey struct {
 	Principal ident.PrincipalID `json:"p"`
 	Identity  string            `json:"i"`
@@ -63,13 +64,13 @@ type Decided struct {
 }
 
 // OpenDecisions returns the record in bucket, and has what changes stored until Close.
-func OpenDecisions(ctx context.Context, bucket store.HoursBucket, log *slog.Logger) (*Decisions, error) {
+func OpenDecisions(ctx context.Context, bucket store.SumsBucket, log *slog.Logger) (*Decisions, error) {
 	d := &Decisions{}
-	cfg := store.HoursConfig[decisionKey]{
-		What: "decisions", Retention: DecisionRetention, MaxKeys: maxDecisions, Before: d.collect, Other: decisionKey{Principal: "(other)"},
+	cfg := store.SumsConfig[decisionKey]{
+		What: "decisions", Span: 24 * time.Hour, Every: time.Minute, Retention: DecisionRetention, MaxKeys: maxDecisions, Before: d.collect, Other: decisionKey{Principal: "(other)"},
 	}
 	var err error
-	d.hours, err = store.OpenHours[decisionKey, decisionSum](ctx, cfg, bucket, log)
+	d.hours, err = store.OpenSums[decisionKey, decisionSum](ctx, cfg, bucket, log)
 	return d, err
 }
 
@@ -106,7 +107,7 @@ func (d *Decisions) add(answers map[question]*answer) {
 	}
 }
 
-// DecisionQuery selects decisions. Hours are taken whole.
+// DecisionQuery selects decisions: those that were asked last in the period. How often is counted by days.
 type DecisionQuery struct {
 	Namespace    ident.Namespace
 	Since, Until time.Time // a zero Until is now
@@ -119,7 +120,7 @@ func (d *Decisions) List(q DecisionQuery) []Decided {
 	d.collect()
 	sums := map[decisionKey]*Decided{}
 	d.hours.Each(q.Since, q.Until, func(_ time.Time, k decisionKey, sum *decisionSum) {
-		if k.Namespace != q.Namespace || q.Principal != "" && k.Principal != q.Principal || q.Denied && k.Allowed {
+		if sum.Last < q.Since.Unix() || k.Namespace != q.Namespace || q.Principal != "" && k.Principal != q.Principal || q.Denied && k.Allowed {
 			return
 		}
 		one := sums[k]

@@ -316,7 +316,7 @@ func (a *app) policyDecisions() *cobra.Command {
 	c := &cobra.Command{
 		Use: "decisions", Short: "Show what the gate decided in a period", Args: noArguments(),
 		Long: `Decisions shows what the gate was asked in a period, each question once: who wanted to do what to what, whether it was
-allowed, by which policies, and how often. Hours (UTC) are counted whole; they are kept for 30 days.`,
+allowed, by which policies, and how often, counted by days (UTC). They are kept for 30 days.`,
 		Example: "  sallyport policy decisions --denied\n  sallyport policy decisions --since 168h --principal token:0123456789abcdef\n  sallyport policy decisions --on-server -o json",
 		RunE: a.with(func(ctx context.Context, c *client.Client, _ []string) error {
 			out, err := c.Decisions(ctx, o)

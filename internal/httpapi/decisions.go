@@ -2,7 +2,6 @@ package httpapi
 
 import (
 	"net/http"
-	"time"
 
 	"sallyport/api"
 	"sallyport/internal/access"
@@ -30,7 +29,7 @@ func (a *API) decisions(c *call) error {
 	}
 	found := a.deps.Decisions.List(q)
 	out := api.DecisionList{
-		Since: q.Since.Truncate(time.Hour).UTC(), Until: q.Until.UTC(), Decisions: []api.Decision{}, More: len(found) > limit,
+		Since: q.Since.UTC(), Until: q.Until.UTC(), Decisions: []api.Decision{}, More: len(found) > limit,
 	}
 	for _, d := range found[:min(len(found), limit)] {
 		one := api.Decision{

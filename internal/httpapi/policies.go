@@ -71,6 +71,13 @@ func (a *API) applyPolicies(c *call) error {
 			return err
 		}
 	}
+	if a.draining.Load() {
+		return stopping()
+	}
+	defer a.applying.Add(-1)
+	if a.applying.Add(1) > maxApplying { // to compare takes a processor for some seconds at the most
+		return overloaded()
+	}
 	var body api.PolicyFiles
 	if err := readJSON(c.r, maxPolicyBody, &body); err != nil {
 		return err

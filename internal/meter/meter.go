@@ -30,6 +30,8 @@ const (
 	// maxKeys bounds the counters of one hour. What comes beyond is counted under Other, so that sums
 	// stay right whoever makes up names.
 	maxKeys = 10_000
+	// storeEvery is how often hours that changed are stored.
+	storeEvery = 5 * time.Second
 )
 
 // Other stands for the functions and principals that had no room in an hour.
@@ -44,13 +46,13 @@ type Key struct {
 
 // Meter counts in one namespace. It is safe for concurrent use.
 type Meter struct {
-	hours *store.Hours[Key, Counter]
+	hours *store.Sums[Key, Counter]
 }
 
 // Open returns the meter of what bucket holds, and has it store what changes until Close.
-func Open(ctx context.Context, bucket store.HoursBucket, log *slog.Logger) (*Meter, error) {
-	cfg := store.HoursConfig[Key]{What: "usage", Retention: Retention, MaxKeys: maxKeys, Other: Key{Function: Other, Principal: Other}}
-	hours, err := store.OpenHours[Key, Counter](ctx, cfg, bucket, log)
+func Open(ctx context.Context, bucket store.SumsBucket, log *slog.Logger) (*Meter, error) {
+	cfg := store.SumsConfig[Key]{What: "usage", Span: time.Hour, Every: storeEvery, Retention: Retention, MaxKeys: maxKeys, Other: Key{Function: Other, Principal: Other}}
+	hours, err := store.OpenSums[Key, Counter](ctx, cfg, bucket, log)
 	if err != nil {
 		return nil, err
 	}
