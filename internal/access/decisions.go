@@ -29,7 +29,7 @@ const (
 // It is complete but for the last minute before a crash and for what is beyond the bound of a day. It is safe
 // for concurrent use.
 type Decisions struct {
-	hours *store.Sums[decisionKey, decisionSum]
+	sums  *store.Sums[decisionKey, decisionSum]
 	known atomic.Pointer[answers]
 }
 
@@ -70,7 +70,7 @@ func OpenDecisions(ctx context.Context, bucket store.SumsBucket, log *slog.Logge
 		What: "decisions", Span: 24 * time.Hour, Every: time.Minute, Retention: DecisionRetention, MaxKeys: maxDecisions, Before: d.collect, Other: decisionKey{Principal: "(other)"},
 	}
 	var err error
-	d.hours, err = store.OpenSums[decisionKey, decisionSum](ctx, cfg, bucket, log)
+	d.sums, err = store.OpenSums[decisionKey, decisionSum](ctx, cfg, bucket, log)
 	return d, err
 }
 
@@ -99,7 +99,7 @@ func (d *Decisions) add(answers map[question]*answer) {
 			Principal: a.as.ID, Identity: hex.EncodeToString(q.principal[:identityBytes]), Action: q.action,
 			Kind: q.resource.Kind, Namespace: q.resource.Namespace, Name: q.resource.Name, Allowed: a.decision.Allowed,
 		}
-		d.hours.Add(k, now, func(sum *decisionSum) {
+		d.sums.Add(k, now, func(sum *decisionSum) {
 			sum.Count += n
 			sum.Last = now.Unix()
 			sum.Policies, sum.As = a.decision.Policies, a.as
@@ -118,15 +118,15 @@ type DecisionQuery struct {
 // List returns what was decided about resources of a namespace, what was asked last first.
 func (d *Decisions) List(q DecisionQuery) []Decided {
 	d.collect()
-	sums := map[decisionKey]*Decided{}
-	d.hours.Each(q.Since, q.Until, func(_ time.Time, k decisionKey, sum *decisionSum) {
+	found := map[decisionKey]*Decided{}
+	d.sums.Each(q.Since, q.Until, func(_ time.Time, k decisionKey, sum *decisionSum) {
 		if sum.Last < q.Since.Unix() || k.Namespace != q.Namespace || q.Principal != "" && k.Principal != q.Principal || q.Denied && k.Allowed {
 			return
 		}
-		one := sums[k]
+		one := found[k]
 		if one == nil {
 			one = &Decided{Action: k.Action, Resource: policy.Resource{Kind: k.Kind, Namespace: k.Namespace, Name: k.Name}}
-			sums[k] = one
+			found[k] = one
 		}
 		one.Count += sum.Count
 		if at := time.Unix(sum.Last, 0).UTC(); !at.Before(one.Last) {
@@ -134,8 +134,8 @@ func (d *Decisions) List(q DecisionQuery) []Decided {
 			one.Decision = policy.Decision{Allowed: k.Allowed, Policies: sum.Policies}
 		}
 	})
-	out := make([]Decided, 0, len(sums))
-	for _, one := range sums {
+	out := make([]Decided, 0, len(found))
+	for _, one := range found {
 		out = append(out, *one)
 	}
 	slices.SortFunc(out, func(a, b Decided) int {
@@ -145,4 +145,4 @@ func (d *Decisions) List(q DecisionQuery) []Decided {
 }
 
 // Close stores what changed. It is idempotent.
-func (d *Decisions) Close() error { return d.hours.Close() }
+func (d *Decisions) Close() error { return d.sums.Close() }

@@ -1,7 +1,6 @@
 package access
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"fmt"
@@ -73,9 +72,6 @@ func OpenPolicies(ctx context.Context, bucket Bucket, guard *Guard) (*Policies, 
 	return p, nil
 }
 
-// PerimeterFile ends the names of files that hold perimeters; all others hold policies.
-const PerimeterFile = "perimeters.toml"
-
 // compile makes a set of files, in a fixed order.
 func compile(files map[PolicyOwner]map[string]string) (*policy.Set, error) {
 	owners := slices.SortedFunc(maps.Keys(files), func(a, b PolicyOwner) int { return cmp.Compare(a.key(), b.key()) })
@@ -83,7 +79,7 @@ func compile(files map[PolicyOwner]map[string]string) (*policy.Set, error) {
 	for _, o := range owners {
 		for _, name := range slices.Sorted(maps.Keys(files[o])) {
 			text := []byte(files[o][name])
-			if !strings.HasSuffix(name, PerimeterFile) {
+			if !strings.HasSuffix(name, manifest.PerimeterFile) {
 				cfg.Files = append(cfg.Files, policy.File{Name: name, Text: text, Namespace: o.Namespace})
 				continue
 			}
@@ -202,7 +198,7 @@ func (p *Policies) Apply(ctx context.Context, owner PolicyOwner, files map[strin
 	if len(files) == 0 {
 		err = p.bucket.Delete(ctx, owner.key())
 	} else {
-		err = p.bucket.Put(ctx, owner.key(), bytes.Clone(text))
+		err = p.bucket.Put(ctx, owner.key(), text)
 	}
 	if err != nil {
 		return nil, problem.New(problem.Unavailable, "policy.unavailable", "the policies could not be stored; those before are in force").

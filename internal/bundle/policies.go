@@ -6,6 +6,7 @@ import (
 	"os"
 	"path"
 
+	"sallyport/internal/manifest"
 	"sallyport/internal/problem"
 )
 
@@ -31,7 +32,7 @@ func Policies(dir string) (map[string]string, error) {
 // policiesIn reads the files of policies in a folder below root; none when there is no such folder.
 func policiesIn(root *os.Root, dir string) (map[string]string, error) {
 	var names []string
-	for _, pattern := range []string{"*.cedar", "*perimeters.toml"} {
+	for _, pattern := range []string{"*.cedar", "*" + manifest.PerimeterFile} {
 		found, err := fs.Glob(root.FS(), path.Join(dir, pattern))
 		if err != nil {
 			return nil, err

@@ -111,7 +111,8 @@ func (a *API) consequences(c *call, change *access.PolicyChange) (*api.PolicyPla
 	if change.None() {
 		return out, nil
 	}
-	u := a.universe(c)
+	recorded := a.recorded(c, time.Now().Add(-replayed))
+	u := a.universe(c, recorded)
 	diff, err := policy.Diff(change.Old, change.New, u, nil)
 	if err != nil {
 		return nil, problem.New(problem.Unprocessable, "policy.too_many_questions", "there are too many principals and resources to compare the policies for all of them")
@@ -123,7 +124,6 @@ func (a *API) consequences(c *call, change *access.PolicyChange) (*api.PolicyPla
 			Allowed: d.New.Allowed, Policies: orEmpty(decisive(d)), Assumed: orEmpty(d.New.Assumed),
 		})
 	}
-	recorded := a.recorded(c, time.Now().Add(-replayed))
 	requests := make([]policy.Request, len(recorded))
 	for i := range recorded {
 		requests[i] = policy.Request{Principal: recorded[i].As, Action: recorded[i].Action, Resource: recorded[i].Resource, Context: circumstances(&recorded[i])}
@@ -180,7 +180,7 @@ func (a *API) recorded(c *call, since time.Time) []access.Decided {
 
 // universe is everybody and everything that the server knows of: tokens, functions, whoever has asked for something;
 // namespaces, functions, and the event types that apps declare or somebody has published.
-func (a *API) universe(c *call) policy.Universe {
+func (a *API) universe(c *call, recorded []access.Decided) policy.Universe {
 	var u policy.Universe
 	seen := map[ident.PrincipalID]bool{}
 	who := func(p policy.Principal) {
@@ -220,13 +220,18 @@ func (a *API) universe(c *call) policy.Universe {
 			what(policy.Resource{Kind: policy.KindEventType, Namespace: ns, Name: string(t)})
 		}
 	}
-	for _, d := range a.recorded(c, time.Now().Add(-replayed)) {
+	for _, d := range recorded {
 		if d.Allowed { // what nobody may do is not known to be there
 			who(d.As)
 			what(d.Resource)
 		}
 	}
 	return u
+}
+
+// everything is the universe with what was asked as far back as it is kept.
+func (a *API) everything(c *call) policy.Universe {
+	return a.universe(c, a.recorded(c, time.Now().Add(-replayed)))
 }
 
 // explainPolicy says how one question is decided, and what each policy that is about it comes to.
@@ -263,17 +268,18 @@ func (a *API) whoCan(c *call) error {
 	if err != nil {
 		return err
 	}
-	principals := a.universe(c).Principals
+	principals := a.everything(c).Principals
 	return answer(c, http.StatusOK, accessList(principals, a.deps.Guard.Set().WhoCan(action, res, principals, nil)))
 }
 
 // reach answers what a principal may do: its blast radius.
 func (a *API) reach(c *call) error {
-	p, err := a.principal(c, c.query["principal"])
+	u := a.everything(c)
+	p, err := principalIn(u, c.query["principal"])
 	if err != nil {
 		return err
 	}
-	list, err := a.deps.Guard.Set().CanReach(p, a.universe(c), nil)
+	list, err := a.deps.Guard.Set().CanReach(p, u, nil)
 	if err != nil {
 		return problem.New(problem.Unprocessable, "policy.too_many_questions", "there is too much to ask about for one answer")
 	}
@@ -314,7 +320,7 @@ func (a *API) unused(c *call) error {
 		}
 	}
 	// Of functions, what the manifest grants them; what roles permit people is no grant.
-	u := a.universe(c)
+	u := a.everything(c)
 	u.Actions = []policy.Action{policy.Publish}
 	u.Principals = slices.DeleteFunc(u.Principals, func(p policy.Principal) bool { return p.Kind != policy.KindFunction })
 	grants, err := set.UnusedGrants(uses, since, u)
@@ -337,7 +343,7 @@ func questionParameters() []string {
 
 // question reads a question about policies from the query.
 func (a *API) question(c *call) (q policy.Request, err error) {
-	if q.Principal, err = a.principal(c, c.query["principal"]); err != nil {
+	if q.Principal, err = principalIn(a.everything(c), c.query["principal"]); err != nil {
 		return q, err
 	}
 	if q.Action, err = c.query.action(); err != nil {
@@ -401,14 +407,14 @@ func (a *API) asked(c *call) (policy.Resource, error) {
 	return r, nil
 }
 
-// principal returns the principal of an id, with everything that is known of it. One that is not known has nothing but its
+// principalIn returns the principal of an id, with everything that is known of it. One that is not known has nothing but its
 // id; so has, for who belongs to a namespace, one of another.
-func (a *API) principal(c *call, id string) (policy.Principal, error) {
+func principalIn(u policy.Universe, id string) (policy.Principal, error) {
 	p, err := policy.ParsePrincipal(id)
 	if err != nil {
 		return p, badRequest("principal: %v", err)
 	}
-	for _, known := range a.universe(c).Principals {
+	for _, known := range u.Principals {
 		if known.ID == p.ID {
 			return known, nil
 		}

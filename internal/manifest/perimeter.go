@@ -7,6 +7,9 @@ import (
 	"sallyport/internal/policy"
 )
 
+// PerimeterFile ends the names of files that hold perimeters, beside those of policies.
+const PerimeterFile = "perimeters.toml"
+
 // ParsePerimeters reads the text of a file of perimeters, those of a namespace or with "" of the whole server; file
 // names it in messages. The error is a problem with every fault in it:
 //
