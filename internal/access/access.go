@@ -146,7 +146,9 @@ func (g *Guard) AuthorizeEvent(ctx context.Context, p *Principal, ns ident.Names
 // function of it; else a problem access.denied that names the perimeters.
 func (g *Guard) Cross(ctx context.Context, p *Principal, action policy.Action, res policy.Resource) error {
 	q := policy.Request{Principal: p.policy, Action: action, Resource: res, Context: contextOf(ctx)}
-	if d := g.Set().Cross(q); !d.Allowed {
+	d := g.Set().Cross(q)
+	g.record.crossed(&q, d)
+	if !d.Allowed {
 		return denied(p, action, res, d)
 	}
 	return nil
@@ -155,6 +157,10 @@ func (g *Guard) Cross(ctx context.Context, p *Principal, action policy.Action, r
 // CanDeliver returns nil when no perimeter is between an event type and a function of a namespace.
 func (g *Guard) CanDeliver(ns ident.Namespace, t ident.EventType, f ident.FunctionName) error {
 	d := g.Set().CanDeliver(ns, t, f)
+	if len(d.Policies)+len(d.Bridges)+len(d.DryRun) > 0 {
+		q := policy.DeliveryRequest(ns, t, f)
+		g.record.crossed(&q, d)
+	}
 	if d.Allowed {
 		return nil
 	}

@@ -143,11 +143,12 @@ type Difference struct {
 	Old, New Decision
 }
 
-// Replay decides recorded requests with both sets, and returns those that are decided differently.
+// Replay decides recorded requests with both sets, and returns those that are decided differently. Requests of Cross and
+// of DeliveryRequest are decided by perimeters alone, as they were.
 func Replay(requests []Request, old, changed *Set) []Difference {
 	var list []Difference
 	for i := range requests {
-		before, after := old.Decide(requests[i]), changed.Decide(requests[i])
+		before, after := old.again(&requests[i]), changed.again(&requests[i])
 		if before.Allowed != after.Allowed {
 			list = append(list, Difference{Request: i, Old: before, New: after})
 		}
