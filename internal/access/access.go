@@ -137,6 +137,15 @@ func (g *Guard) Authorize(ctx context.Context, p *Principal, action policy.Actio
 	return g.decide(ctx, p, action, res, nil, nil)
 }
 
+// Still is Authorize for what p was allowed and goes on doing: that it may still is not recorded again.
+func (g *Guard) Still(ctx context.Context, p *Principal, action policy.Action, res policy.Resource) error {
+	q := policy.Request{Principal: p.policy, Action: action, Resource: res, Context: contextOf(ctx)}
+	if p.withinCaveats(action, res) == nil && g.Set().Decide(q).Allowed {
+		return nil
+	}
+	return g.Authorize(ctx, p, action, res)
+}
+
 // AuthorizeEvent is Authorize for the publishing of an event; cause is who is behind it when a function publishes it.
 func (g *Guard) AuthorizeEvent(ctx context.Context, p *Principal, ns ident.Namespace, e *policy.Event, cause *policy.Cause) error {
 	return g.decide(ctx, p, policy.Publish, policy.Resource{Kind: policy.KindEventType, Namespace: ns, Name: e.Type}, e, cause)
