@@ -106,7 +106,7 @@ unless { context has ip && context.ip.isInRange(ip("10.0.0.0/8")) };
 	if _, err := p.Apply(t.Context(), owner, files); err != nil {
 		t.Fatal(err)
 	}
-	if g.SameForType("shop", "small") || !g.SameForType("bank", "small") {
+	if g.SameForType("shop", "small") || !g.SameForType("shop", "order") || !g.SameForType("bank", "small") {
 		t.Error("SameForType does not say where policies look at events")
 	}
 	for range 2 { // the second time they are remembered
