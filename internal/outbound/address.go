@@ -95,27 +95,6 @@ func Reachable(ip netip.Addr, named []netip.Prefix) bool {
 	return !translated || Reachable(inner, named)
 }
 
-// Special reports whether every address of p is one that needs to be named, so that naming it says something.
-func Special(p netip.Prefix) bool {
-	if !p.IsValid() || p.Addr().Zone() != "" || p.Addr().Is4In6() || p != p.Masked() {
-		return false
-	}
-	if p.IsSingleIP() {
-		return !Allowed(p.Addr(), false) && !p.Addr().IsMulticast() && !p.Addr().IsUnspecified() && !within(p.Addr(), unreachable)
-	}
-	for _, whole := range special {
-		if whole.Bits() <= p.Bits() && whole.Contains(p.Addr()) {
-			return true
-		}
-	}
-	return false
-}
-
-// special are the ranges that a route may name, or parts of them.
-var special = prefixes("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "127.0.0.0/8", "169.254.0.0/16", "100.64.0.0/10", "192.0.0.0/24",
-	"192.0.2.0/24", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "fc00::/7", "fe80::/10",
-	"64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32")
-
 // embedded returns the IPv4 address that an IPv6 one leads to by translation (NAT64) or a tunnel (6to4, Teredo, ISATAP,
 // IPv4-compatible).
 func embedded(ip netip.Addr) (netip.Addr, bool) {

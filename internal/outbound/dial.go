@@ -74,7 +74,7 @@ func (r *Route) connect(ctx context.Context, host string, port uint16) (net.Conn
 
 // reachable reports whether this route may connect to ip.
 func (r *Route) reachable(ip netip.Addr) bool {
-	if r.cfg.Plain && !within(ip.Unmap(), r.cfg.Named) {
+	if r.cfg.Plain && Allowed(ip, false) {
 		return false
 	}
 	return Reachable(ip, r.cfg.Named)
