@@ -213,6 +213,9 @@ func (r *Route) isClosed() bool {
 
 // read returns the body of an answer: within its bound as it comes, and within it when decompressed.
 func (r *Route) read(resp *http.Response) ([]byte, error) {
+	if resp.Request.Method == http.MethodHead {
+		return nil, nil // its length is that of another answer
+	}
 	if resp.ContentLength > r.cfg.MaxBytes {
 		return nil, ErrTooLarge
 	}
