@@ -56,8 +56,12 @@ func Allowed(ip netip.Addr, private bool) bool {
 	if ip.IsPrivate() || within(ip, shared) {
 		return private
 	}
-	return ip.IsGlobalUnicast()
+	// Of IPv6, the rest of what is handed out; what will be one day is refused until then.
+	return ip.Is4() || within(ip, global)
 }
+
+// global are the IPv6 addresses that are handed out to hosts of the Internet.
+var global = prefixes("2000::/3")
 
 // metadata are the addresses at which clouds give credentials away to whoever asks. A route reaches one only when it is
 // named alone: one within a named range is refused.
@@ -120,7 +124,7 @@ func embedded(ip netip.Addr) (netip.Addr, bool) {
 var (
 	tunnelled6to4   = prefixes("2002::/16")
 	tunnelledTeredo = prefixes("2001::/32")
-	translatedLast  = prefixes("64:ff9b::/96", "64:ff9b:1::/48")
+	translatedLast  = prefixes("64:ff9b::/96", "64:ff9b:1::/48", "::ffff:0:0:0/96")
 )
 
 // isatap reports whether the interface identifier of an IPv6 address is one of ISATAP (RFC 5214), which ends in an IPv4 address.

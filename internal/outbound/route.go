@@ -194,6 +194,9 @@ func (r *Route) Exchange(req *http.Request) (*Answer, error) {
 	if err != nil {
 		return nil, classify(req.Context(), err)
 	}
+	if resp.StatusCode == http.StatusSwitchingProtocols {
+		return nil, errors.Join(fmt.Errorf("%w: it switches protocols", ErrBroken), resp.Body.Close())
+	}
 	body, err := r.read(resp)
 	// Closing before the end of a body closes the connection: what is left on it belongs to nobody.
 	_ = resp.Body.Close()
