@@ -30,7 +30,7 @@ type pinKey struct{}
 // WithPin returns a context in which a name that was resolved once keeps its addresses: between two exchanges of one
 // call, such as a redirect, it cannot come to mean something else.
 func WithPin(ctx context.Context) context.Context {
-	return context.WithValue(ctx, pinKey{}, &pin{names: map[string][]netip.Addr{}})
+	return context.WithValue(ctx, pinKey{}, &pin{})
 }
 
 // dial opens a connection to a target, host:port, for the transport.
@@ -178,6 +178,9 @@ func (r *Route) lookUp(ctx context.Context, host string) ([]netip.Addr, error) {
 		defer p.mu.Unlock()
 		if first := p.names[host]; first != nil {
 			return first, nil
+		}
+		if p.names == nil {
+			p.names = map[string][]netip.Addr{}
 		}
 		p.names[host] = found
 	}

@@ -436,4 +436,3 @@ func TestProxy(t *testing.T) {
 		}
 	}
 }
-

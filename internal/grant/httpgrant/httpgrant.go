@@ -15,6 +15,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -51,7 +52,7 @@ func (k Kind) Open(_ context.Context, o grant.Opening) (grant.Door, error) {
 		return nil, fmt.Errorf("read the URL of grant %q: %w", o.Name, err)
 	}
 	d := &Door{
-		name: o.Name, namespace: o.Namespace, secrets: o.Secrets, grant: g, template: template, limits: o.Grant.Limits,
+		name: o.Name, namespace: o.Namespace, secrets: o.Secrets, grant: g, template: template, origin: template.Origin(), authority: template.Authority(), limits: o.Grant.Limits,
 		resolver: k.Resolver, now: k.Now, credential: newCredential(&g.Auth),
 	}
 	if d.now == nil {
@@ -69,17 +70,19 @@ func (k Kind) Open(_ context.Context, o grant.Opening) (grant.Door, error) {
 
 // Door is one http grant of one function revision.
 type Door struct {
-	name       string
-	namespace  identNamespace
-	secrets    grant.Secrets
-	grant      *manifest.HTTPGrant
-	template   *urltemplate.Template
-	limits     manifest.GrantLimits
-	resolver   outbound.Resolver
-	now        func() time.Time
-	credential credential // nil when there is none
-	fixedQuery []string   // the names, in order
-	tokens     tokens
+	name      string
+	namespace identNamespace
+	secrets   grant.Secrets
+	grant     *manifest.HTTPGrant
+	template  *urltemplate.Template
+	// origin and authority are those of the template.
+	origin, authority string
+	limits            manifest.GrantLimits
+	resolver          outbound.Resolver
+	now               func() time.Time
+	credential        credential // nil when there is none
+	fixedQuery        []string   // the names, in order
+	tokens            tokens
 
 	mu     sync.Mutex
 	closed bool
@@ -164,8 +167,9 @@ func (d *Door) exchange(ctx context.Context, p *plan, m *material) (*outbound.An
 // request makes the request of a plan, with the credential applied.
 func (d *Door) request(ctx context.Context, p *plan, m *material) (*http.Request, error) {
 	req := (&http.Request{
-		Method: p.method, URL: &url.URL{Scheme: d.template.Scheme, Host: d.template.Authority(), Path: p.path, RawPath: p.rawPath, RawQuery: p.query},
-		Host: d.template.Authority(), Header: p.headers.Clone(), Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Method: p.method, URL: &url.URL{Scheme: d.template.Scheme, Host: d.authority, Path: p.path, RawPath: p.rawPath, RawQuery: p.query},
+		// Its values are replaced and never changed, so that they need no copy.
+		Host: d.authority, Header: maps.Clone(p.headers), Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 	}).WithContext(ctx)
 	setBody(req, p.body)
 	if d.credential == nil {

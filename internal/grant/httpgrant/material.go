@@ -99,24 +99,27 @@ func (d *Door) lookUp(ctx context.Context, call *grant.Call, text string) (strin
 	if !ok {
 		return text, false, nil
 	}
-	unavailable := problem.New(problem.Unavailable, "fetch.credential_unavailable", "the secret %q of grant %q is not there", ref, d.name).
-		WithHint("store it: sallyport secret set %s", strings.Split(ref, "@")[0])
 	if d.secrets == nil {
-		return "", true, unavailable.WithCause(errors.New("there is no store of secrets"))
+		return "", true, d.unavailable(ref, errors.New("there is no store of secrets"))
 	}
 	value, err := d.secrets.Value(ctx, d.namespace, ref, grant.Use{Caller: call.Caller})
 	if err != nil {
 		if p, ok := errors.AsType[*problem.Error](err); ok {
 			return "", true, p
 		}
-		return "", true, unavailable.WithCause(err)
+		return "", true, d.unavailable(ref, err)
 	}
 	// A value that came from a file ends in a line break, as files do.
 	value = bytes.TrimRight(value, "\r\n")
 	if len(value) == 0 {
-		return "", true, unavailable.WithCause(errors.New("the value is empty"))
+		return "", true, d.unavailable(ref, errors.New("the value is empty"))
 	}
 	return string(value), true, nil
+}
+
+func (d *Door) unavailable(ref string, cause error) error {
+	return problem.New(problem.Unavailable, "fetch.credential_unavailable", "the secret %q of grant %q is not there", ref, d.name).WithCause(cause).
+		WithHint("store it: sallyport secret set %s", strings.Split(ref, "@")[0])
 }
 
 // hidden remembers the set of what is hidden: it is the same for most requests.

@@ -95,7 +95,7 @@ func (d *Door) failure(err error, m *material) *problem.Error {
 }
 
 func (d *Door) classify(err error) *problem.Error {
-	where := d.template.Authority()
+	where := d.authority
 	switch {
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return problem.New(problem.Timeout, "fetch.timeout", "grant %q: %s did not answer in time", d.name, where).

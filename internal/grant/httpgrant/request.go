@@ -42,13 +42,15 @@ type request struct {
 // scalar is a text, or a number or truth value as its text.
 type scalar string
 
-// UnmarshalJSON reads a scalar.
-func (s *scalar) UnmarshalJSON(b []byte) error {
-	switch v := jsontext.Value(b); v.Kind() {
-	case '"':
-		return json.Unmarshal(b, (*string)(s))
-	case '0', 't', 'f':
-		*s = scalar(b)
+// UnmarshalJSONFrom reads a scalar.
+func (s *scalar) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
+	tok, err := dec.ReadToken()
+	if err != nil {
+		return err
+	}
+	switch tok.Kind() {
+	case '"', '0', 't', 'f':
+		*s = scalar(tok.String())
 		return nil
 	}
 	return errors.New("want a text, a number or a truth value")
@@ -60,11 +62,12 @@ type pair struct{ name, value string }
 // pairs are read from an object, {"name": "value"} or {"name": ["value", "value"]}, or from a list of lists, [["name", "value"]].
 type pairs []pair
 
-// UnmarshalJSON reads pairs.
-func (p *pairs) UnmarshalJSON(b []byte) error {
-	if jsontext.Value(b).Kind() == '[' {
+// UnmarshalJSONFrom reads pairs.
+func (p *pairs) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
+	switch dec.PeekKind() {
+	case '[':
 		var list [][]scalar
-		if err := json.Unmarshal(b, &list); err != nil {
+		if err := json.UnmarshalDecode(dec, &list); err != nil {
 			return err
 		}
 		for _, l := range list {
@@ -74,10 +77,15 @@ func (p *pairs) UnmarshalJSON(b []byte) error {
 			*p = append(*p, pair{string(l[0]), string(l[1])})
 		}
 		return nil
+	case '{':
+		return p.object(dec)
 	}
-	dec := jsontext.NewDecoder(bytes.NewReader(b))
-	if tok, err := dec.ReadToken(); err != nil || tok.Kind() != '{' {
-		return errors.New("want an object or a list")
+	return errors.New("want an object or a list")
+}
+
+func (p *pairs) object(dec *jsontext.Decoder) error {
+	if _, err := dec.ReadToken(); err != nil {
+		return err
 	}
 	for dec.PeekKind() != '}' {
 		name, err := dec.ReadToken()
@@ -85,16 +93,11 @@ func (p *pairs) UnmarshalJSON(b []byte) error {
 			return err
 		}
 		text := name.String()
-		value, err := dec.ReadValue()
-		if err != nil {
-			return err
-		}
-		var several []scalar
-		if value.Kind() == '[' {
-			err = json.Unmarshal(value, &several)
+		several := make([]scalar, 1)
+		if dec.PeekKind() == '[' {
+			err = json.UnmarshalDecode(dec, &several)
 		} else {
-			several = make([]scalar, 1)
-			err = several[0].UnmarshalJSON(value)
+			err = several[0].UnmarshalJSONFrom(dec)
 		}
 		if err != nil {
 			return err
@@ -103,7 +106,8 @@ func (p *pairs) UnmarshalJSON(b []byte) error {
 			*p = append(*p, pair{text, string(v)})
 		}
 	}
-	return nil
+	_, err := dec.ReadToken()
+	return err
 }
 
 // plan is a request without its credential.
@@ -228,7 +232,7 @@ func (d *Door) target(p *plan, values map[string]string, query pairs, inURL bool
 		return invalid("grant %q: the query has %d bytes, at most %d are allowed", d.name, b.Len(), maxQuery)
 	}
 	p.query = b.String()
-	p.url = d.template.Origin() + p.rawPath
+	p.url = d.origin + p.rawPath
 	if p.query != "" {
 		p.url += "?" + p.query
 	}
