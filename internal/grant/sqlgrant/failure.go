@@ -23,7 +23,7 @@ func connectProblem(ctx context.Context, grantName string, err error) error {
 	}
 	switch refusal, refused := errors.AsType[*pgconn.PgError](err); {
 	case errors.Is(err, outbound.ErrAddress):
-		return problem.New(problem.Denied, "grant.address_refused", "the database of grant %q is at an address that is not allowed", grantName).
+		return problem.New(problem.Denied, "grant.sql_address_refused", "the database of grant %q is at an address that is not allowed", grantName).
 			WithHint("set private = true in the grant when the database is in a private network").WithCause(err)
 	case errors.Is(err, errPlain):
 		return problem.New(problem.Denied, "grant.sql_plain", "the database of grant %q is on another machine, and its address turns TLS off", grantName).
@@ -39,7 +39,7 @@ func connectProblem(ctx context.Context, grantName string, err error) error {
 
 func timedOut(ctx context.Context, err error) error {
 	if errors.Is(ctx.Err(), context.Canceled) {
-		return problem.New(problem.Unavailable, "grant.cancelled", "the call was given up").WithCause(err)
+		return problem.New(problem.Unavailable, "grant.canceled", "the call was given up").WithCause(err)
 	}
 	return problem.New(problem.Timeout, "grant.timeout", "the database did not answer in time").
 		WithHint("look for a slow statement, or raise limits.timeout of the grant").WithRetryAfter(retryAfter).WithCause(err)

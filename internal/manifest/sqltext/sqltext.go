@@ -79,7 +79,7 @@ func Parse(d Dialect, text string) (Statement, error) {
 	first := tokens[0]
 	if !slices.Contains(reads, first.word()) && !slices.Contains(writes, first.word()) ||
 		first.word() == "merge" && d == SQLite || first.word() == "replace" && d == PostgreSQL {
-		return Statement{}, faultAt(first, "a named statement begins with select, insert, update, delete, values or with%s", own(d))
+		return Statement{}, faultAt(first, "a named statement begins with one of select, insert, update, delete, values, with, %s", own(d))
 	}
 	params, err := params(d, tokens)
 	if err != nil {
@@ -95,9 +95,9 @@ func Parse(d Dialect, text string) (Statement, error) {
 
 func own(d Dialect) string {
 	if d == SQLite {
-		return ", or replace"
+		return "replace"
 	}
-	return ", or merge"
+	return "merge"
 }
 
 // setups are the words that a statement which sets up a database may begin with.
