@@ -112,6 +112,8 @@ each policy that is about it come to. Exit code 5 says that it is denied.`,
 	flags.StringVar(&q.Source, "source", "", "source of the event")
 	flags.StringVar(&q.Subject, "subject", "", "subject of the event")
 	flags.StringVar(&q.Size, "size", "", "bytes of the event's data")
+	flags.StringVar(&q.CausedBy, "caused-by", "", "who sent the event because of which the function asks: token:ID, user:ID, service:ID or unknown")
+	flags.StringVar(&q.Through, "through", "", "the functions between the two, as `NAMESPACE/NAME`,…")
 	return onServer(c, &q.Server)
 }
 
@@ -125,6 +127,9 @@ func writeExplanation(w io.Writer, e *api.PolicyExplanation) {
 		by = "by " + strings.Join(e.Policies, ", ")
 	}
 	fmt.Fprintf(w, "%s %s %s %s: %s\n", clean(e.Principal), verdict, clean(e.Action), clean(e.Resource), clean(by))
+	if e.OnBehalf {
+		fmt.Fprintln(w, "the function is permitted this for callers who may do it as well; the answer is about both")
+	}
 	for i := range e.Matched {
 		m := &e.Matched[i]
 		mark := " "

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -89,6 +90,9 @@ func writeWay(w io.Writer, e *api.Event) {
 	if cause := e.Extensions["causationid"]; cause != "" {
 		rows = append(rows, []string{"", "caused by", cause})
 	}
+	if b := e.Behind; b != nil {
+		rows = append(rows, []string{"", "on behalf of", behindText(b)})
+	}
 	for i := range e.Deliveries {
 		rows = append(rows, deliveryRows(&e.Deliveries[i])...)
 	}
@@ -96,6 +100,15 @@ func writeWay(w io.Writer, e *api.Event) {
 		rows = append(rows, []string{"", "done", "no subscription matched"})
 	}
 	columns(w, rows)
+}
+
+// behindText says who is behind an event that a function emitted.
+func behindText(b *api.Behind) string {
+	out := cmp.Or(b.Principal, "somebody who is not known")
+	for _, f := range b.Functions {
+		out += fmt.Sprintf(", through %s (revision %d)", f.Name, f.Revision)
+	}
+	return out
 }
 
 // route names the way of a delivery.

@@ -37,6 +37,8 @@ type guard struct {
 	// events are those asked about; each says that policies look at events.
 	events []policy.Event
 	each   bool
+	cause  *access.Cause // of the last event
+	keeps  string
 }
 
 func (g *guard) Authorize(_ context.Context, p *access.Principal, a policy.Action, r policy.Resource) error {
@@ -47,10 +49,13 @@ func (g *guard) Authorize(_ context.Context, p *access.Principal, a policy.Actio
 	return problem.New(problem.Denied, "access.denied", "%s may not", p.ID).WithPolicies("test")
 }
 
-func (g *guard) AuthorizeEvent(ctx context.Context, p *access.Principal, ns ident.Namespace, e *policy.Event, _ *policy.Cause) error {
+func (g *guard) AuthorizeEvent(ctx context.Context, p *access.Principal, ns ident.Namespace, e *policy.Event, cause *access.Cause) error {
+	g.cause = cause
 	g.events = append(g.events, *e)
 	return g.Authorize(ctx, p, policy.Publish, policy.Resource{Kind: policy.KindEventType, Namespace: ns, Name: e.Type})
 }
+
+func (g *guard) Keep(_ context.Context, p *access.Principal) (string, error) { return g.keeps, nil }
 
 func (g *guard) SameForType(ident.Namespace, ident.EventType) bool { return !g.each }
 
@@ -93,7 +98,7 @@ func jsonEvent(id string, typ ident.EventType, data string) event.Event {
 	return event.Event{ID: id, Source: "/s", Type: typ, Data: []byte(data), DataKind: event.DataJSON}
 }
 
-var who = access.FunctionPrincipal("ns", "tester", nil)
+var who = access.FunctionPrincipal("ns", "tester", 1, nil)
 
 func TestAccept(t *testing.T) {
 	t.Parallel()
