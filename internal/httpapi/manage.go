@@ -197,7 +197,9 @@ func (a *API) apply(c *call) error {
 	if err := readJSON(c.r, maxBundleBytes, &bundle); err != nil {
 		return err
 	}
-	plan, err := a.deps.Deployer.Apply(c.r.Context(), c.p.ID, c.ns, &bundle, dry)
+	plan, err := a.deps.Deployer.Apply(c.r.Context(), c.p.ID, c.ns, &bundle, dry, func(change deploy.Change) error {
+		return a.deps.Guard.MayGrant(c.r.Context(), c.p, c.ns, ident.FunctionName(change.Name), change.Grants)
+	})
 	if err != nil {
 		return err
 	}

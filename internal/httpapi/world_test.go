@@ -293,7 +293,7 @@ func (w intake) Accept(ctx context.Context, p *access.Principal, ns ident.Namesp
 
 type deployer struct{ *world }
 
-func (w deployer) Apply(_ context.Context, _ ident.PrincipalID, _ ident.Namespace, b *api.Bundle, dry bool) (*api.Plan, error) {
+func (w deployer) Apply(_ context.Context, _ ident.PrincipalID, _ ident.Namespace, b *api.Bundle, dry bool, _ deploy.Consent) (*api.Plan, error) {
 	w.mu.Lock()
 	entered, hold := w.entered, w.hold
 	w.applied = append(w.applied, b)

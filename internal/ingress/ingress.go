@@ -249,7 +249,7 @@ func (in *Intake) authorizeEmission(ctx context.Context, p *access.Principal, em
 
 // sourceOf returns the source of the events that a function emits.
 func sourceOf(em Emission) string {
-	return reservedSource + string(em.Namespace) + "/functions/" + string(em.Function.Name)
+	return access.FunctionSource(em.Namespace, em.Function.Name)
 }
 
 // described returns what policies may know of an event.
