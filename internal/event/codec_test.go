@@ -26,6 +26,7 @@ func full() event.Record {
 		},
 		AcceptedAt: time.Date(2026, 2, 1, 0, 0, 0, 7, time.UTC), Principal: "token:x", Target: "fn", OnlySubscription: "sub",
 		Cause: 1 << 40, CauseID: "0", Hops: 3,
+		Behind: event.Behind{Principal: "user:x", Authority: "00ff", Functions: "a@1 b@22"},
 	}
 }
 
