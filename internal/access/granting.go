@@ -56,14 +56,11 @@ func (g *Guard) MayGrant(ctx context.Context, p *Principal, ns ident.Namespace, 
 			out = out.WithFaults(problem.Fault{Detail: fmt.Sprintf("grant %s: nothing says who may hand out grants of the kind %s", name, grants[name].Kind())})
 		}
 		for _, n := range needs {
-			err := g.decide(ctx, p, n.action, n.resource, n.event, nil)
+			err := g.mayGrant(ctx, p, n, ns, fn)
 			if err == nil {
 				continue
 			}
 			denied := problem.From(err)
-			if denied.Code != "access.denied" {
-				return err
-			}
 			detail := fmt.Sprintf("grant %s: %s %s", name, n.action, n.resource)
 			if len(denied.Policies) == 0 {
 				detail += ", which no policy permits"
@@ -78,4 +75,18 @@ func (g *Guard) MayGrant(ctx context.Context, p *Principal, ns ident.Namespace, 
 	slices.Sort(out.Policies)
 	out.Policies = slices.Compact(out.Policies)
 	return out
+}
+
+// mayGrant asks for one need. It is not recorded: nobody has done anything yet.
+func (g *Guard) mayGrant(ctx context.Context, p *Principal, n need, ns ident.Namespace, fn ident.FunctionName) error {
+	if err := p.withinCaveats(n.action, n.resource); err != nil {
+		return err
+	}
+	c := contextOf(ctx)
+	c.Event = n.event
+	d := g.Set().MayGrant(policy.Request{Principal: p.policy, Action: n.action, Resource: n.resource, Context: c}, ns, fn)
+	if d.Allowed {
+		return nil
+	}
+	return denied(p, n.action, n.resource, d)
 }

@@ -47,6 +47,8 @@ type Identifier interface {
 // Guard says whether they may, and keeps the tokens; access.Guard is one.
 type Guard interface {
 	Authorize(ctx context.Context, p *access.Principal, action policy.Action, res policy.Resource) error
+	// Still is Authorize for what was allowed and goes on.
+	Still(ctx context.Context, p *access.Principal, action policy.Action, res policy.Resource) error
 	// Cross returns why a perimeter is in the way of what p may do in a namespace, for one event type of it.
 	Cross(ctx context.Context, p *access.Principal, action policy.Action, res policy.Resource) error
 	// MayGrant returns why p may not hand grants to a function.

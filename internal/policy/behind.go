@@ -1,6 +1,10 @@
 package policy
 
-import "slices"
+import (
+	"slices"
+
+	"sallyport/internal/ident"
+)
 
 // A permit with the annotation @act_as("function") lets a function do something on its own authority. With any other
 // permit, a function does what who caused it may do as well, so that nobody reaches by way of a function what is
@@ -59,5 +63,25 @@ func (s *Set) behind(q *Request) Decision {
 	own := Request{Principal: *cause.Principal, Action: q.Action, Resource: q.Resource, Context: q.Context, resource: q.resource}
 	own.Context.Cause = nil
 	d, _ := s.decide(&own, false)
+	return d
+}
+
+// MayGrant decides whether who deploys a function of a namespace may do themselves what a grant of it permits. A perimeter that
+// the function is inside of is not in the way: to deploy the function, which is asked apart, is to act inside of it.
+func (s *Set) MayGrant(q Request, ns ident.Namespace, function ident.FunctionName) Decision {
+	w, ok := s.ask(&q, true)
+	if !ok {
+		return Decision{}
+	}
+	d := s.judge(w, &selection{list: s.inScope(w, &q, nil)})
+	p, ok := q.passage(w, false)
+	if !ok || len(s.borders) == 0 {
+		return d
+	}
+	t := s.pay(&p)
+	for _, b := range s.around(&end{kind: KindFunction, ns: ns, name: string(function)}, nil) {
+		t.denied = slices.DeleteFunc(t.denied, func(id string) bool { return id == b.id })
+	}
+	t.settle(&d)
 	return d
 }
