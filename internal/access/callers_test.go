@@ -206,6 +206,24 @@ func TestMayGrant(t *testing.T) {
 	dev := create(t, w.Guard, api.TokenRequest{Role: "developer", Namespace: "shop"})
 	reader := create(t, w.Guard, api.TokenRequest{Role: "reader", Namespace: "shop"})
 	deploys := narrowed(t, dev.Text, narrow.Caveats{Actions: []string{"deploy"}})
+	// A perimeter that the function is inside of is passed by deploying it; any other one is in the way.
+	perimeters, err := manifest.ParsePerimeters("perimeters.toml", []byte("[perimeters.a]\nfunctions = [\"f\"]\nevent_types = [\"with-f\"]\n[perimeters.b]\nevent_types = [\"without-f\"]\n"), "shop")
+	if err != nil {
+		t.Fatal(err)
+	}
+	bordered, err := policy.NewWith(policy.Config{Perimeters: []policy.PerimeterFile{perimeters}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := principal(t, who, dev.Text)
+	w.Use(bordered)
+	if err := w.MayGrant(t.Context(), p, "shop", "f", map[string]manifest.Grant{"a": {Publish: []ident.EventType{"with-f", "x"}}}); err != nil {
+		t.Errorf("within a perimeter: %v", err)
+	}
+	if err := problem.From(w.MayGrant(t.Context(), p, "shop", "f", map[string]manifest.Grant{"a": {Publish: []ident.EventType{"without-f"}}})); !slices.Contains(err.Policies, "perimeter:shop/b") {
+		t.Errorf("into another perimeter: %v by %v", err, err.Policies)
+	}
+	w.Use(set)
 	publish := func(types ...ident.EventType) manifest.Grant { return manifest.Grant{Publish: types} }
 	for _, tc := range []struct {
 		name, text string
