@@ -13,12 +13,17 @@ type world struct {
 	request  cedar.Request
 	entities [3]cedar.Entity // principal, resource, and who caused the request
 	n        int
+	// about is the resource while its entity is not made: most policies look at the name in their scope, and no further.
+	about Resource
 }
 
 // Get returns an entity of the request.
 func (w *world) Get(uid types.EntityUID) (types.Entity, bool) {
 	for i := range w.entities[:w.n] {
 		if w.entities[i].UID == uid {
+			if i == 1 && w.about.Kind != "" {
+				w.entities[1], w.about = w.about.entity(uid), Resource{}
+			}
 			return w.entities[i], true
 		}
 	}
@@ -46,7 +51,7 @@ func newWorld(q *Request, parts ContextPart) (*world, bool) {
 		if q.resource != nil {
 			w.entities[1] = *q.resource
 		} else {
-			w.entities[1] = q.Resource.entity(resource)
+			w.entities[1].UID, w.about = resource, q.Resource
 		}
 	}
 	w.request = cedar.Request{Principal: principal, Action: actionUID(q.Action), Resource: resource}
