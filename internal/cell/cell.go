@@ -207,6 +207,8 @@ type Spec struct {
 	Code []byte
 	// SourceMap maps a script back to its author's files; it may be empty.
 	SourceMap []byte
+	// Grants are the grants that the function uses while it runs, by their names.
+	Grants []GrantSpec
 }
 
 // Load validates and compiles a module and returns it as a function with these limits. For a
