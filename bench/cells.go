@@ -366,7 +366,7 @@ func (h *scriptOutput) Result(text []byte) { h.result = append(h.result[:0], tex
 func (*scriptOutput) Random(p []byte)      { clear(p) }
 func (*scriptOutput) Attempt() int         { return 1 }
 func (*scriptOutput) Deadline() int64      { return 0 }
-func (*scriptOutput) Grants() []byte       { return []byte("{}") }
+func (*scriptOutput) Grants() []byte       { return nil }
 func (*scriptOutput) Waits() bool          { return false }
 
 // Use begins nothing: the guests of this benchmark have no grants.

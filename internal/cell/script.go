@@ -324,7 +324,12 @@ func (s *scriptSession) Deadline() int64 {
 }
 
 // Grants implements js.Host.
-func (s *scriptSession) Grants() []byte { return grantNames(s.function.grants) }
+func (s *scriptSession) Grants() []byte {
+	if len(s.function.grants) == 0 {
+		return nil
+	}
+	return grantNames(s.function.grants)
+}
 
 // Use implements js.Host.
 func (s *scriptSession) Use(grant, op string, request, body []byte) uint32 {

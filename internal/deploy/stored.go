@@ -135,14 +135,17 @@ func (d *Deployer) restore(e store.Entry) error {
 		return err
 	}
 	for n, f := range a.functions {
-		f.module = &moduleHandle{residents: d.residents, pinned: f.Limits.MinInstances > 0, load: d.loader(f.source, a.stored.Functions[string(n)], f.Limits)}
+		f.module = &moduleHandle{
+			residents: d.residents, pinned: f.Limits.MinInstances > 0, doors: d.doors(ns, f),
+			load: d.loader(f, a.stored.Functions[string(n)]),
+		}
 	}
 	d.apps[ns][a.name] = a
 	return nil
 }
 
 // loader returns what loads a stored function into memory.
-func (d *Deployer) loader(source string, f storedFunction, limits cell.Limits) func(context.Context) (Cell, error) {
+func (d *Deployer) loader(fn *Function, f storedFunction) func(context.Context) (Cell, error) {
 	return func(ctx context.Context) (Cell, error) {
 		code, err := d.cfg.Blobs.Get(ctx, f.Blob)
 		if err != nil {
@@ -154,7 +157,9 @@ func (d *Deployer) loader(source string, f storedFunction, limits cell.Limits) f
 				return nil, err
 			}
 		}
-		return d.cfg.Engine.Load(ctx, cell.Spec{Name: source, Kind: f.Module, Code: code, SourceMap: sourceMap}, limits)
+		return d.cfg.Engine.Load(ctx, cell.Spec{
+			Name: fn.source, Kind: f.Module, Code: code, SourceMap: sourceMap, Grants: grantSpecs(fn.Grants),
+		}, fn.Limits)
 	}
 }
 
@@ -168,7 +173,7 @@ func (a *app) describe(m *manifest.App) error {
 		sf := a.stored.Functions[string(name)]
 		a.functions[name] = &Function{
 			Name: name, App: a.name, Revision: sf.Revision, Kind: sf.Kind, Digest: sf.Blob,
-			Limits: limitsOf(f), Publishes: publishes(f), Deployed: sf.Deployed, By: sf.By, source: f.Source,
+			Limits: limitsOf(f), Publishes: publishes(f), Grants: used(f), Deployed: sf.Deployed, By: sf.By, source: f.Source,
 		}
 	}
 	for typ, t := range m.EventTypes {

@@ -53,7 +53,7 @@ type Host interface {
 	// Attempt returns the number of this try, and Deadline when it ends, in Unix milliseconds.
 	Attempt() int
 	Deadline() int64
-	// Grants returns the JSON of the function's grants: their kinds, by their names.
+	// Grants returns the JSON of the function's grants: their kinds, by their names; nothing when there are none.
 	Grants() []byte
 	// Use begins a use of a grant and returns its number; 0 when none can be begun, as while a script is loaded.
 	Use(grant, op string, request, body []byte) uint32

@@ -46,24 +46,32 @@
   const valueOf = (value) => value;
   const valueAndBody = (value, body) => ({ value, body });
 
-  // What each kind has, besides call: functions of the use of this grant.
+  // What each kind has, besides call: an object without a prototype, of the use of this grant.
   const kinds = {
     __proto__: null,
-    invoke: (use) => ({ invoke: (data) => use("invoke", { data }, undefined, valueOf) }),
+    invoke: (use) => ({ __proto__: null, invoke: (data) => use("invoke", { data }, undefined, valueOf) }),
   };
 
   // call is what every grant has: it does what the kind calls op, and returns the value and the bytes of the answer.
   const member = (name, kind) => {
     const of = (op, request, body, finish) => use(name, op, request, body, finish);
     const call = (op, request, body) => of(op, request, body, valueAndBody);
-    return freeze({ __proto__: null, kind, call, ...kinds[kind]?.(of) });
+    const made = kinds[kind]?.(of) ?? { __proto__: null };
+    made.kind = kind;
+    made.call = call;
+    return freeze(made);
   };
 
-  let members;
+  const none = freeze({ __proto__: null });
+  let members = none;
+  // loadGrants uses nothing that the script, which was evaluated by then, can have replaced.
   world.loadGrants = () => {
+    const text = host.grants();
+    if (text === "") return;
+    const names = parse(text);
+    const list = keys(names);
     const made = { __proto__: null };
-    const names = parse(host.grants());
-    for (const name of keys(names)) made[name] = member(name, names[name]);
+    for (let i = 0; i < list.length; i++) made[list[i]] = member(list[i], names[list[i]]);
     members = freeze(made);
   };
   world.grants = () => members;
