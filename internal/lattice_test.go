@@ -59,7 +59,7 @@ var lattice = map[string][]string{
 	// The surfaces.
 	"client":            {"api"},
 	"internal/login":    {"internal/outbound"},
-	"internal/httpapi":  {"api", "internal/access", "internal/deploy", "internal/dispatch", "internal/event", "internal/eventlog", "internal/funclog", "internal/ident", "internal/ingress", "internal/meter", "internal/policy", "internal/problem"},
+	"internal/httpapi":  {"api", "internal/access", "internal/deploy", "internal/dispatch", "internal/event", "internal/eventlog", "internal/funclog", "internal/ident", "internal/ingress", "internal/manifest", "internal/meter", "internal/policy", "internal/problem"},
 	"internal/server":   {"*"},
 	"sdk/js":            {},
 	"internal/scaffold": {"internal/ident", "internal/problem", "sdk/js"},

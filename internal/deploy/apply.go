@@ -19,8 +19,15 @@ import (
 // manifestFile is how messages name the manifest: bundles come from a folder with this file in it.
 const manifestFile = "app.toml"
 
+// Change is one change of an app, as Consent is asked about it.
+type Change struct {
+	api.Change
+	// Grants are those of a function that is made or replaced, by name: who replaces its code uses them too.
+	Grants map[string]manifest.Grant
+}
+
 // Consent is asked about each change of an app before any of them is made; its error is that of Apply. A nil Consent takes all.
-type Consent func(change api.Change) error
+type Consent func(change Change) error
 
 // Apply makes bundle the app that its manifest names, on behalf of by, and returns what changed. It
 // changes nothing when there is an error or dryRun is set. A namespace that does not exist is
@@ -56,13 +63,8 @@ func (d *Deployer) Apply(ctx context.Context, by ident.PrincipalID, ns ident.Nam
 		plan.Revision = old.stored.Revision
 		return plan, nil
 	}
-	for _, c := range plan.Changes {
-		if may == nil {
-			break
-		}
-		if err := may(c); err != nil {
-			return nil, err
-		}
+	if err := may.ask(plan, m); err != nil {
+		return nil, err
 	}
 	if err := checkSize(next); err != nil {
 		return nil, err
@@ -78,6 +80,23 @@ func (d *Deployer) Apply(ctx context.Context, by ident.PrincipalID, ns ident.Nam
 	}
 	active = true
 	return plan, nil
+}
+
+// ask asks about each change of a plan.
+func (c Consent) ask(plan *api.Plan, m *manifest.App) error {
+	if c == nil {
+		return nil
+	}
+	for _, one := range plan.Changes {
+		change := Change{Change: one}
+		if one.Kind == kindFunction {
+			change.Grants = m.Functions[ident.FunctionName(one.Name)].Grants
+		}
+		if err := c(change); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // build makes the app of a bundle that was checked. fresh are the modules it loaded.
