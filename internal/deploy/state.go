@@ -62,7 +62,7 @@ type Function struct {
 	Digest    string
 	Limits    cell.Limits
 	Publishes []ident.EventType
-	// Grants are those that the function uses while it runs, by their names; publish grants are in Publishes.
+	// Grants are all of the function, by their names; Publishes are the types of those that publish.
 	Grants   map[string]manifest.Grant
 	Deployed time.Time
 	By       ident.PrincipalID

@@ -173,7 +173,7 @@ func (a *app) describe(m *manifest.App) error {
 		sf := a.stored.Functions[string(name)]
 		a.functions[name] = &Function{
 			Name: name, App: a.name, Revision: sf.Revision, Kind: sf.Kind, Digest: sf.Blob,
-			Limits: limitsOf(f), Publishes: publishes(f), Grants: used(f), Deployed: sf.Deployed, By: sf.By, source: f.Source,
+			Limits: limitsOf(f), Publishes: publishes(f), Grants: f.Grants, Deployed: sf.Deployed, By: sf.By, source: f.Source,
 		}
 	}
 	for typ, t := range m.EventTypes {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -16,7 +17,19 @@ import (
 
 // Gate decides whether a grant may be used. Its error is a *problem.Error; any error is a refusal.
 type Gate interface {
-	MayUse(ctx context.Context, c *Caller, kind, op string) error
+	MayUse(ctx context.Context, q *Question) error
+}
+
+// Question is a use that is to be decided about.
+type Question struct {
+	Caller *Caller
+	// Kind and Op are of the grant that Caller names; Invokes is the function that a grant of kind invoke calls.
+	Kind, Op string
+	Invokes  ident.FunctionName
+	// Grants are all that the function uses while it runs, by their names in order.
+	Grants []string
+	// Publishes are the types of its publish grants.
+	Publishes []ident.EventType
 }
 
 // Used is what is told of each use that was asked for.
@@ -47,6 +60,8 @@ type Set struct {
 	function ident.FunctionName
 	revision int
 	doors    map[string]*gated
+	names    []string // in order
+	types    []ident.EventType
 
 	stop    context.CancelFunc
 	stopped <-chan struct{}
@@ -67,7 +82,7 @@ type gated struct {
 	door Door // nil until it is used
 }
 
-// NewSet returns the doors of a function revision; publish grants are none. A door is opened when it is first used.
+// NewSet returns the doors of a function revision; publish grants have none. A door is opened when it is first used.
 func NewSet(cfg Config, ns ident.Namespace, function ident.FunctionName, revision int, grants map[string]manifest.Grant) *Set {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -76,12 +91,17 @@ func NewSet(cfg Config, ns ident.Namespace, function ident.FunctionName, revisio
 	s := &Set{cfg: cfg, ns: ns, function: function, revision: revision, doors: map[string]*gated{}, stop: stop, stopped: ctx.Done()}
 	for name, g := range grants {
 		if g.Kind() == manifest.KindPublish {
+			s.types = append(s.types, g.Publish...)
 			continue
 		}
 		s.doors[name] = &gated{
 			name: name, grant: g, rate: rate{perSecond: g.Limits.Rate}, places: make(chan struct{}, g.Limits.Concurrency),
 		}
+		s.names = append(s.names, name)
 	}
+	slices.Sort(s.names)
+	slices.Sort(s.types)
+	s.types = slices.Compact(s.types)
 	return s
 }
 
@@ -118,7 +138,11 @@ func (s *Set) use(ctx context.Context, g *gated, call *Call) (Reply, error) {
 	if s.cfg.Gate == nil {
 		return Reply{}, problem.New(problem.Denied, "grant.no_gate", "nothing decides about grants here, so none is used")
 	}
-	if err := s.cfg.Gate.MayUse(ctx, &call.Caller, g.grant.Kind(), call.Op); err != nil {
+	q := Question{Caller: &call.Caller, Kind: g.grant.Kind(), Op: call.Op, Grants: s.names, Publishes: s.types}
+	if g.grant.Invoke != nil {
+		q.Invokes = g.grant.Invoke.Function
+	}
+	if err := s.cfg.Gate.MayUse(ctx, &q); err != nil {
 		return Reply{}, err
 	}
 	if wait := g.rate.take(time.Now()); wait > 0 {
