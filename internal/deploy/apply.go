@@ -152,9 +152,11 @@ func (d *Deployer) build(ctx context.Context, by ident.PrincipalID, ns ident.Nam
 
 // load validates and compiles a module.
 func (d *Deployer) load(ctx context.Context, ns ident.Namespace, f *Function, module api.Module) (*moduleHandle, error) {
-	fn, err := d.cfg.Engine.Load(ctx, cell.Spec{
-		Name: f.source, Kind: module.Kind, Code: module.Code, SourceMap: module.SourceMap, Grants: grantSpecs(f.Grants),
-	}, f.Limits)
+	spec := cell.Spec{Name: f.source, Kind: module.Kind, Code: module.Code, SourceMap: module.SourceMap, Grants: grantSpecs(f.Grants)}
+	if module.Kind == api.ModuleWasm && len(module.Code) > 0 {
+		d.later(&spec, digest(module.Code)) // it is stored soon, and need not be kept here
+	}
+	fn, err := d.cfg.Engine.Load(ctx, spec, f.Limits)
 	if err != nil {
 		return nil, err // it names the source
 	}
@@ -169,10 +171,13 @@ func sameFunction(a, b *Function) bool {
 	return a.Digest == b.Digest && a.Limits == b.Limits && slices.Equal(a.Publishes, b.Publishes) && sameGrants(a.Grants, b.Grants)
 }
 
+// digestScheme begins the name of a blob.
+const digestScheme = "sha256:"
+
 // digest returns the name that Blobs gives to content.
 func digest(content []byte) string {
 	sum := sha256.Sum256(content)
-	return "sha256:" + hex.EncodeToString(sum[:])
+	return digestScheme + hex.EncodeToString(sum[:])
 }
 
 // activate stores next and makes it active. The one write that decides is that of the app: before

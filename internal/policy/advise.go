@@ -68,10 +68,7 @@ func (s *Set) UnusedActions(uses []Use, since time.Time, u Universe) ([]UnusedAc
 	var list []UnusedActions
 	err := u.each(func(i int, q *Request) {
 		d := did{q.Principal.ID, q.Action}
-		if used[d] {
-			return
-		}
-		if may, _ := s.decide(q, true); !may.Allowed {
+		if used[d] || !s.decide(q, true).Allowed {
 			return
 		}
 		used[d] = true // one resource is enough
@@ -178,8 +175,7 @@ func (s *Set) evidence(uses []Use, since time.Time) (list []evidence, skipped in
 		if _, _, delivery := u.Request.delivery(); delivery || s.partial(&u.Request) || !u.Allowed || u.Last.Before(since) {
 			continue
 		}
-		now := s.Decide(u.Request)
-		ever, _ := s.decide(&u.Request, true)
+		now, ever := s.Decide(u.Request), s.decide(&u.Request, true)
 		e := evidence{request: &u.Request, strict: now.Allowed}
 		if now.Allowed {
 			e.permits = now.Policies
@@ -264,7 +260,7 @@ func (s *Set) prove(p *Proposal, ns ident.Namespace, others []File, shown []evid
 	}
 	for i := range shown {
 		e := &shown[i]
-		ever, _ := p.Set.decide(e.request, true)
+		ever := p.Set.decide(e.request, true)
 		proven := ever.Allowed && (!e.strict || p.Set.Decide(*e.request).Allowed)
 		for _, id := range e.permits {
 			became := forms[id]

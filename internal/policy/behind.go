@@ -17,7 +17,7 @@ const (
 // DecideAlone decides without who is behind a function's request. With alone the answer stands; else it is an allow, and
 // only as far as who caused the request may do the same, which Decide asks as well. Who remembers decisions remembers
 // the two answers apart, because there are many callers.
-func (s *Set) DecideAlone(q Request) (d Decision, alone bool) { return s.decide(&q, false) }
+func (s *Set) DecideAlone(q Request) (d Decision, alone bool) { return s.half(&q, false) }
 
 // alone reports whether the answer to a question stands without who is behind it.
 func (s *selection) alone(q *Request, d *Decision) bool {
@@ -62,8 +62,7 @@ func (s *Set) behind(q *Request) Decision {
 	}
 	own := Request{Principal: *cause.Principal, Action: q.Action, Resource: q.Resource, Context: q.Context, resource: q.resource}
 	own.Context.Cause = nil
-	d, _ := s.decide(&own, false)
-	return d
+	return s.decide(&own, false)
 }
 
 // MayGrant decides whether who deploys a function of a namespace may do themselves what a grant of it permits. A perimeter that

@@ -47,10 +47,7 @@ func (s *Set) Plain(q Request) Decision {
 }
 
 // Loose decides without the context.
-func (s *Set) Loose(q Request) Decision {
-	d, _ := s.decide(&q, true)
-	return d
-}
+func (s *Set) Loose(q Request) Decision { return s.decide(&q, true) }
 
 // InScope returns how many policies are evaluated for a request.
 func (s *Set) InScope(q Request) int {
