@@ -82,6 +82,15 @@ func (r *Resource) parent() (types.EntityUID, bool) {
 	return namespaceUID(r.Namespace), r.Kind == KindEventType || r.Kind == KindFunction || r.Kind == KindGrant
 }
 
+// function returns the function that a grant is in.
+func (r *Resource) function() (Resource, bool) {
+	if r.Kind != KindGrant {
+		return Resource{}, false
+	}
+	name, _, _ := strings.Cut(r.Name, "/")
+	return Resource{Kind: KindFunction, Namespace: r.Namespace, Name: name}, true
+}
+
 func (r *Resource) entity(uid types.EntityUID) cedar.Entity {
 	if r.Kind == KindGrant {
 		return r.grant(uid)
@@ -104,7 +113,7 @@ func (r *Resource) grant(uid types.EntityUID) cedar.Entity {
 	if r.Grant != "" {
 		attributes["kind"] = cedar.String(r.Grant)
 	}
-	of := Resource{Kind: KindFunction, Namespace: r.Namespace, Name: function}
+	of, _ := r.function()
 	return cedar.Entity{UID: uid, Attributes: cedar.NewRecord(attributes), Parents: cedar.NewEntityUIDSet(of.uid(), namespaceUID(r.Namespace))}
 }
 
