@@ -17,6 +17,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -147,7 +148,7 @@ func (g *Guard) AuthorizeEvent(ctx context.Context, p *Principal, ns ident.Names
 func (g *Guard) Cross(ctx context.Context, p *Principal, action policy.Action, res policy.Resource) error {
 	q := policy.Request{Principal: p.policy, Action: action, Resource: res, Context: contextOf(ctx)}
 	if d := g.Set().Cross(q); !d.Allowed {
-		return denied(p, action, res, d)
+		return g.denied(p, action, res, d)
 	}
 	return nil
 }
@@ -188,7 +189,7 @@ func (g *Guard) decide(ctx context.Context, p *Principal, action policy.Action, 
 	d := set.Decide(policy.Request{Principal: p.policy, Action: action, Resource: res, Context: c})
 	a := &answer{as: p.policy, decision: d}
 	if !d.Allowed {
-		a.err = denied(p, action, res, d)
+		a.err = g.denied(p, action, res, d)
 	}
 	a.asked.Add(1)
 	switch {
@@ -201,8 +202,9 @@ func (g *Guard) decide(ctx context.Context, p *Principal, action policy.Action, 
 	return a.err
 }
 
-// denied says what was denied in the caller's own words: it reveals nothing the caller did not send.
-func denied(p *Principal, action policy.Action, res policy.Resource, d policy.Decision) error {
+// denied says what was denied in the caller's own words: it reveals nothing the caller did not send. Whoever does not belong
+// to a namespace learns of no policy that is only about it: the answer for one that exists is that for one that does not.
+func (g *Guard) denied(p *Principal, action policy.Action, res policy.Resource, d policy.Decision) error {
 	what := string(action)
 	if res.Kind == policy.KindEventType || res.Kind == policy.KindFunction {
 		what += " " + res.Name
@@ -210,6 +212,9 @@ func denied(p *Principal, action policy.Action, res policy.Resource, d policy.De
 	out := problem.New(problem.Denied, "access.denied", "%s may not %s in namespace %q", p.ID, what, res.Namespace)
 	if res.Kind == policy.KindServer {
 		out = problem.New(problem.Denied, "access.denied", "%s may not %s on this server", p.ID, what)
+	}
+	if set := g.Set(); !set.Belongs(&p.policy, res.Namespace) {
+		d.Policies = slices.DeleteFunc(slices.Clone(d.Policies), func(id string) bool { return !set.BuiltIn(id) })
 	}
 	if len(d.Policies) == 0 {
 		return out.WithHint("no policy permits it; to see why: sallyport policy explain --principal %s --action %s --resource %s", p.ID, action, res)

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -142,6 +143,15 @@ func (d *Decisions) List(q DecisionQuery) []Decided {
 		return cmp.Or(b.Last.Compare(a.Last), cmp.Compare(a.As.ID, b.As.ID), cmp.Compare(a.Action, b.Action), cmp.Compare(a.Resource.Name, b.Resource.Name))
 	})
 	return out
+}
+
+// RemoveNamespace forgets what was decided about a namespace, and about the functions of it.
+func (d *Decisions) RemoveNamespace(ctx context.Context, ns ident.Namespace) error {
+	d.collect()
+	d.sums.Remove(func(k decisionKey) bool {
+		return k.Namespace == ns || strings.HasPrefix(string(k.Principal), "function:"+string(ns)+"/")
+	})
+	return d.sums.Store(ctx)
 }
 
 // Close stores what changed. It is idempotent.

@@ -118,7 +118,7 @@ func TestDescription(t *testing.T) {
 		if op.Responses["default"] == nil || op.Responses["401"] == nil || op.Responses["403"] == nil {
 			t.Errorf("%s lacks an answer that every route has", key)
 		}
-		if (op.RequestBody != nil) != (r.Method == "POST" && !strings.HasSuffix(r.Path, "pause") && !strings.HasSuffix(r.Path, "resume")) {
+		if (op.RequestBody != nil) != (r.Method == "PATCH" || r.Method == "POST" && !strings.HasSuffix(r.Path, "pause") && !strings.HasSuffix(r.Path, "resume")) {
 			t.Errorf("%s: request body described: %v", key, op.RequestBody != nil)
 		}
 		got := map[string][]string{}
@@ -201,6 +201,7 @@ func TestSchemas(t *testing.T) {
 		api.DeadLetter{}, api.DeadLetterList{}, api.DeadLetterSelection{}, api.DeadLetterResult{}, api.Bundle{}, api.Module{}, api.Plan{},
 		api.Change{}, api.Function{}, api.FunctionList{}, api.Usage{}, api.UsageLine{}, api.DecisionList{}, api.Decision{}, api.Policy{}, api.PolicyList{}, api.PolicyFiles{}, api.PolicyPlan{}, api.AccessChange{}, api.ReplayDifference{}, api.PolicyExplanation{}, api.PolicyMatch{}, api.PolicyCondition{}, api.AccessList{}, api.Access{}, api.UnusedList{}, api.Subscription{}, api.Filter{}, api.Retry{}, api.SubscriptionList{},
 		api.LogLine{}, api.TokenRequest{}, api.Token{}, api.TokenList{}, api.Status{}, api.CellStatus{}, api.Wall{}, api.NamespaceStatus{},
+		api.Namespace{}, api.NamespaceList{}, api.NamespaceRequest{}, api.NamespaceUpdate{}, api.NamespaceDeleted{},
 	}
 	left := maps.Clone(d.Components.Schemas)
 	for _, known := range []string{"CloudEvent", "NewToken"} { // not a type of ours; a Token and its text
@@ -264,7 +265,7 @@ func TestAnswers(t *testing.T) {
 		"publish": oneEvent, "invoke": `1`, "redriveDeadLetters": `{"all":true}`, "discardDeadLetters": `{"all":true}`,
 		"applyApp": `{"manifest":"","modules":{"price":{"kind":"script","code":"AA=="}}}`, "createToken": `{"role":"reader","namespace":"shop"}`,
 		"applyPolicies":         `{"files":{"a.cedar":"@id(\"a\") permit (principal == User::\"ann\", action == Action::\"publish\", resource);"}}`,
-		"applyPoliciesOnServer": `{"files":{}}`,
+		"applyPoliciesOnServer": `{"files":{}}`, "createNamespace": `{"name":"new"}`, "updateNamespace": `{"owners":["user:ann"],"quotas":{"functions":5}}`,
 	}
 	ids := map[string]string{"getEvent": "e-1?data=true&wait=1s", "getDeadLetter": "l-1?data=true", "revokeToken": tok.ID}
 	names := map[string]string{

@@ -172,7 +172,7 @@ func (a *API) recorded(c *call, since time.Time) []access.Decided {
 		return a.deps.Decisions.List(access.DecisionQuery{Namespace: c.ns, Since: since})
 	}
 	all := a.deps.Decisions.List(access.DecisionQuery{Since: since})
-	for _, ns := range a.deps.Deployer.Namespaces() {
+	for _, ns := range a.deps.Namespaces.Names() {
 		all = append(all, a.deps.Decisions.List(access.DecisionQuery{Namespace: ns, Since: since})...)
 	}
 	return all
@@ -203,7 +203,7 @@ func (a *API) universe(c *call, recorded []access.Decided) policy.Universe {
 	}
 	spaces := []ident.Namespace{c.ns}
 	if c.ns == "" {
-		spaces = a.deps.Deployer.Namespaces()
+		spaces = a.deps.Namespaces.Names()
 		what(policy.OfServer())
 	}
 	for _, ns := range spaces {

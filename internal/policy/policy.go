@@ -111,6 +111,8 @@ type Principal struct {
 	EventTypes []ident.EventType
 	// Attenuated says that the holder of a credential narrowed it: it never manages tokens or policies.
 	Attenuated bool
+	// Owns are the namespaces that the principal is an owner of. A Set with facts about namespaces fills it in.
+	Owns []ident.Namespace
 	// Revision is that of a function.
 	Revision string
 	// Groups are those that policies name as Group::"…". What an identity provider says MUST be qualified by
