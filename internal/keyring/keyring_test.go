@@ -579,3 +579,61 @@ func BenchmarkSealer(b *testing.B) {
 		}
 	})
 }
+
+// TestDestroy: what was sealed in a namespace is unreadable after, wherever it is, also when a crash came between; other
+// namespaces are not touched, one whose name begins alike among them.
+func TestDestroy(t *testing.T) {
+	t.Parallel()
+	path, m := filepath.Join(t.TempDir(), "root.key"), newMemory()
+	k := open(t, path, m)
+	sealed := map[ident.Namespace][]byte{}
+	seal := func(k *keyring.Keyring, ns ident.Namespace) {
+		s, err := k.Sealer(t.Context(), ns, "events")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if sealed[ns], err = s.Seal(nil, []byte("secret"), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	opens := func(k *keyring.Keyring, ns ident.Namespace) error {
+		s, err := k.Sealer(t.Context(), ns, "events")
+		if err != nil {
+			return err
+		}
+		_, err = s.Open(nil, sealed[ns], nil)
+		return err
+	}
+	for _, ns := range []ident.Namespace{"", "shop", "shop-2"} {
+		seal(k, ns)
+	}
+	m.setFail(errors.New("disk is gone"))
+	if err := k.Destroy(t.Context(), "shop"); err == nil {
+		t.Error("keys were destroyed without a store")
+	}
+	m.setFail(nil)
+	k = open(t, path, m) // as after a crash
+	for range 2 {
+		if err := k.Destroy(t.Context(), "shop"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name := range m.values {
+		if strings.HasPrefix(name, "namespace/shop") && !strings.HasSuffix(name, "-2") || strings.HasPrefix(name, "segment/shop/") {
+			t.Errorf("the key %s is left", name)
+		}
+	}
+	for _, k := range []*keyring.Keyring{k, open(t, path, m)} {
+		if err := opens(k, "shop"); !errors.Is(err, keyring.ErrOpen) {
+			t.Errorf("Open with the keys of a namespace of the same name = %v", err)
+		}
+		for _, ns := range []ident.Namespace{"", "shop-2"} {
+			if err := opens(k, ns); err != nil {
+				t.Errorf("Open in %q = %v", ns, err)
+			}
+		}
+	}
+	if err := k.Destroy(t.Context(), ""); err == nil {
+		t.Error("the server's own keys were destroyed")
+	}
+}

@@ -104,7 +104,7 @@ func fillNamespaces(t *testing.T, s *testkit.Server, is *testkit.Issuer) {
 		base := "/v1/namespaces/" + ns
 		postJSON(t, s, base+"/apps", api.Bundle{
 			Manifest: fmt.Sprintf("name = %q\n[event_types.\"%[1]s\"]\n[functions.%[1]s]\nsource = \"f.js\"\n[subscriptions.%[1]s]\nfunction = %[1]q\nfilter = { type = %[1]q }\nretry = { attempts = 1 }\n", mark(ns)),
-			Modules: map[string]api.Module{mark(ns): {Kind: api.ModuleScript, Code: []byte(`export default (event, ctx) => { ctx.log("` + mark(ns) + `"); throw new Error("` + mark(ns) + `") }`)}},
+			Modules:  map[string]api.Module{mark(ns): {Kind: api.ModuleScript, Code: []byte(`export default (event, ctx) => { ctx.log("` + mark(ns) + `"); throw new Error("` + mark(ns) + `") }`)}},
 		}, http.StatusOK)
 		postJSON(t, s, base+"/policies/"+mark(ns), api.PolicyFiles{Files: map[string]string{"a.cedar": fmt.Sprintf(
 			"@id(\"%[1]s\")\nforbid (principal, action, resource) unless { principal has role };\n@id(\"%[1]s-none\")\nforbid (principal, action, resource)\nwhen { principal has role && principal.namespace != %[2]q && principal.namespace != \"\" };\n"+
