@@ -12,7 +12,10 @@ import (
 type Question struct {
 	Principal, Action, Resource        string
 	Address, At, Source, Subject, Size string
-	MutualTLS                          bool
+	// CausedBy is who sent the first event of the chain because of which a function asks, and Through the functions
+	// between the two, as "NAMESPACE/NAME,NAMESPACE/NAME".
+	CausedBy, Through string
+	MutualTLS         bool
 	// Server asks about the server itself, not about what is in the namespace.
 	Server bool
 }
@@ -49,7 +52,7 @@ func (c *Client) ExplainDecision(ctx context.Context, o Question) (*api.PolicyEx
 	q := url.Values{}
 	for name, value := range map[string]string{
 		"principal": o.Principal, "action": o.Action, "resource": o.Resource, "address": o.Address, "at": o.At,
-		"source": o.Source, "subject": o.Subject, "size": o.Size,
+		"source": o.Source, "subject": o.Subject, "size": o.Size, "caused_by": o.CausedBy, "through": o.Through,
 	} {
 		set(q, name, value)
 	}
@@ -70,9 +73,29 @@ func (c *Client) Reach(ctx context.Context, server bool, principal string) (*api
 	return get[api.AccessList](ctx, c, url.Values{"principal": {principal}}, c.about(server, "access", "reach"))
 }
 
-// Unused returns policies and grants that nothing needed since a time.
-func (c *Client) Unused(ctx context.Context, server bool, since string) (*api.UnusedList, error) {
+// Unused returns policies, grants and actions that nothing needed since a time; with a principal, those of that one.
+func (c *Client) Unused(ctx context.Context, server bool, since, principal string) (*api.UnusedList, error) {
 	q := url.Values{}
 	set(q, "since", since)
+	set(q, "principal", principal)
 	return get[api.UnusedList](ctx, c, q, c.about(server, "access", "unused"))
+}
+
+// Wildcards lists the permits that leave something open.
+func (c *Client) Wildcards(ctx context.Context, server bool) (*api.WildcardList, error) {
+	return get[api.WildcardList](ctx, c, nil, c.about(server, "access", "wildcards"))
+}
+
+// Propose returns the policies of the namespace, or of the server, tightened to what was asked since a time.
+func (c *Client) Propose(ctx context.Context, server bool, since string) (*api.PolicyProposal, error) {
+	q := url.Values{}
+	set(q, "since", since)
+	return get[api.PolicyProposal](ctx, c, q, c.about(server, "access", "proposal"))
+}
+
+// Boundary returns forbids for the server that keep a principal within what it did since a time.
+func (c *Client) Boundary(ctx context.Context, principal, since string) (*api.PolicyProposal, error) {
+	q := url.Values{"principal": {principal}}
+	set(q, "since", since)
+	return get[api.PolicyProposal](ctx, c, q, c.about(true, "access", "boundary"))
 }

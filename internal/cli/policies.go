@@ -17,7 +17,8 @@ import (
 
 func (a *app) policyCommand() *cobra.Command {
 	return group("policy", "See who may do what, why, and what a change of policies changes",
-		a.policyList(), a.policyExplain(), a.policyWhoCan(), a.policyReach(), a.policyDecisions(), a.policyUnused(), a.policyApply(),
+		a.policyList(), a.policyExplain(), a.policyWhoCan(), a.policyReach(), a.policyDecisions(), a.policyUnused(), a.policyWildcards(),
+		a.policyPropose(), a.policyBoundary(), a.policyApply(),
 		a.policySchema(), a.policyValidate(), a.policyTest(), a.policyImport())
 }
 
@@ -82,12 +83,7 @@ func (a *app) policyExplain() *cobra.Command {
 each policy that is about it come to. Exit code 5 says that it is denied.`,
 		Example: "  sallyport policy explain --principal token:0123456789abcdef --action publish --resource event_type:default/order.created\n" +
 			"  sallyport policy explain --principal function:shop/price --action publish --resource event_type:shop/order.priced --size 2000",
-		PreRunE: func(*cobra.Command, []string) error {
-			if q.Principal == "" || q.Action == "" || q.Resource == "" {
-				return usage("a question has --principal, --action and --resource")
-			}
-			return nil
-		},
+		PreRunE: needQuestion(&q),
 		RunE: a.with(func(ctx context.Context, c *client.Client, _ []string) error {
 			out, err := c.ExplainDecision(ctx, q)
 			if err != nil {
@@ -102,6 +98,22 @@ each policy that is about it come to. Exit code 5 says that it is denied.`,
 			return nil
 		}),
 	}
+	questionFlags(c, &q)
+	return c
+}
+
+// needQuestion holds a question to its three parts.
+func needQuestion(q *client.Question) func(*cobra.Command, []string) error {
+	return func(*cobra.Command, []string) error {
+		if q.Principal == "" || q.Action == "" || q.Resource == "" {
+			return usage("a question has --principal, --action and --resource")
+		}
+		return nil
+	}
+}
+
+// questionFlags adds the flags of a question.
+func questionFlags(c *cobra.Command, q *client.Question) {
 	flags := c.Flags()
 	flags.StringVar(&q.Principal, "principal", "", "who: user:ID, service:ID, token:ID or function:NAMESPACE/NAME")
 	flags.StringVar(&q.Action, "action", "", "what, such as publish")
@@ -112,7 +124,9 @@ each policy that is about it come to. Exit code 5 says that it is denied.`,
 	flags.StringVar(&q.Source, "source", "", "source of the event")
 	flags.StringVar(&q.Subject, "subject", "", "subject of the event")
 	flags.StringVar(&q.Size, "size", "", "bytes of the event's data")
-	return onServer(c, &q.Server)
+	flags.StringVar(&q.CausedBy, "caused-by", "", "who sent the event because of which the function asks: token:ID, user:ID, service:ID or unknown")
+	flags.StringVar(&q.Through, "through", "", "the functions between the two, as `NAMESPACE/NAME`,…")
+	onServer(c, &q.Server)
 }
 
 func writeExplanation(w io.Writer, e *api.PolicyExplanation) {
@@ -121,10 +135,19 @@ func writeExplanation(w io.Writer, e *api.PolicyExplanation) {
 		verdict = "may"
 	}
 	by := "no policy permits it"
+	if e.Action == "deliver" {
+		by = "no perimeter is in the way"
+	}
 	if len(e.Policies) > 0 {
 		by = "by " + strings.Join(e.Policies, ", ")
 	}
 	fmt.Fprintf(w, "%s %s %s %s: %s\n", clean(e.Principal), verdict, clean(e.Action), clean(e.Resource), clean(by))
+	if e.OnBehalf {
+		fmt.Fprintln(w, "the function is permitted this for callers who may do it as well; the answer is about both")
+	}
+	if len(e.DryRun) > 0 {
+		fmt.Fprintf(w, "in dry-run, and so without effect, denied by %s\n", clean(strings.Join(e.DryRun, ", ")))
+	}
 	for i := range e.Matched {
 		m := &e.Matched[i]
 		mark := " "
@@ -153,6 +176,7 @@ func writeExplanation(w io.Writer, e *api.PolicyExplanation) {
 			fmt.Fprintf(w, "    %s %s -> %s\n", word, clean(strings.Join(strings.Fields(c.Text), " ")), clean(truth))
 		}
 	}
+	writeVerdicts(w, e.Perimeters)
 }
 
 func (a *app) policyWhoCan() *cobra.Command {
@@ -175,63 +199,22 @@ in the last 30 days. Where a policy looks at circumstances, such as an address, 
 	return onServer(c, &server)
 }
 
-func (a *app) policyReach() *cobra.Command {
-	var server bool
-	c := &cobra.Command{
-		Use: "reach PRINCIPAL", Short: "List everything that a principal may do: its blast radius", Args: exactly(1, "a principal"),
-		Example: "  sallyport policy reach token:0123456789abcdef\n  sallyport policy reach function:default/price",
-		RunE: a.with(func(ctx context.Context, c *client.Client, args []string) error {
-			out, err := c.Reach(ctx, server, args[0])
-			if err != nil {
-				return err
-			}
-			return a.showAccess(out, "things that "+clean(args[0])+" may do")
-		}),
-	}
-	return onServer(c, &server)
-}
-
 func (a *app) showAccess(out *api.AccessList, noun string) error {
 	return showList(a, out, out.Access, table[api.Access]{
-		noun: noun, header: []string{"PRINCIPAL", "ACTION", "RESOURCE", "", "POLICIES"},
+		noun: noun, header: []string{"PRINCIPAL", "ACTION", "RESOURCE", "", "POLICIES", ""},
 		row: func(x *api.Access) []string {
 			sure := ""
 			if len(x.Assumed) > 0 {
 				sure = "perhaps"
 			}
-			return []string{x.Principal, x.Action, x.Resource, sure, strings.Join(x.Policies, ", ")}
+			way := ""
+			if len(x.Via) > 0 {
+				way = "by way of " + strings.Join(x.Via, " -> ")
+			}
+			return []string{x.Principal, x.Action, x.Resource, sure, strings.Join(x.Policies, ", "), way}
 		},
 		id: func(x *api.Access) string { return x.Principal + " " + x.Action + " " + x.Resource },
 	})
-}
-
-func (a *app) policyUnused() *cobra.Command {
-	var since string
-	var server bool
-	c := &cobra.Command{
-		Use: "unused", Short: "List policies and grants that nothing needed", Args: noArguments(),
-		Example: "  sallyport policy unused --since 168h",
-		RunE: a.with(func(ctx context.Context, c *client.Client, _ []string) error {
-			out, err := c.Unused(ctx, server, since)
-			if err != nil {
-				return err
-			}
-			if len(out.Policies)+len(out.Grants) == 0 && a.output == formText {
-				a.say("everything was needed since %s", stamp(out.Since))
-				return nil
-			}
-			return a.show(out, func(w io.Writer) {
-				for i := range out.Policies {
-					fmt.Fprintf(w, "policy %s (%s) permitted nothing\n", clean(out.Policies[i].ID), clean(from(&out.Policies[i])))
-				}
-				for _, g := range out.Grants {
-					fmt.Fprintf(w, "%s never used its grant to %s %s\n", clean(g.Principal), clean(g.Action), clean(g.Resource))
-				}
-			})
-		}),
-	}
-	c.Flags().StringVar(&since, "since", "720h", "since this `time` (RFC 3339) or so long ago")
-	return onServer(c, &server)
 }
 
 func (a *app) policyApply() *cobra.Command {
@@ -353,9 +336,13 @@ func (a *app) showDecisions(out *api.DecisionList) error {
 }
 
 func decisionRow(d *api.Decision) []string {
-	decision, policies := "deny", strings.Join(d.Policies, ", ")
+	decision, policies := "deny", strings.Join(slices.Concat(d.Policies, d.Bridges), ", ")
 	if d.Allowed {
 		decision = "allow"
+	}
+	if len(d.DryRun) > 0 {
+		decision += " (dry-run: deny)"
+		policies = strings.Join(slices.Concat(d.Policies, d.Bridges, d.DryRun), ", ")
 	}
 	if policies == "" {
 		policies = "(no policy permits it)"

@@ -4,8 +4,8 @@ import (
 	"context"
 	"net/http"
 	"net/netip"
-	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"sallyport/api"
@@ -168,14 +168,7 @@ func circumstances(d *access.Decided) policy.Context {
 
 // recorded returns what was asked since a time about what the call is about: of a whole server, everything.
 func (a *API) recorded(c *call, since time.Time) []access.Decided {
-	if c.ns != "" {
-		return a.deps.Decisions.List(access.DecisionQuery{Namespace: c.ns, Since: since})
-	}
-	all := a.deps.Decisions.List(access.DecisionQuery{Since: since})
-	for _, ns := range a.deps.Namespaces.Names() {
-		all = append(all, a.deps.Decisions.List(access.DecisionQuery{Namespace: ns, Since: since})...)
-	}
-	return all
+	return a.decided(c, access.DecisionQuery{Since: since})
 }
 
 // universe is everybody and everything that the server knows of: tokens, functions, whoever has asked for something;
@@ -199,6 +192,11 @@ func (a *API) universe(c *call, recorded []access.Decided) policy.Universe {
 	for _, p := range a.deps.Guard.Principals() {
 		if c.p.Namespace == "" || p.Namespace == "" || p.Namespace == c.ns {
 			who(p)
+			for _, t := range p.EventTypes {
+				if p.Namespace != "" && (c.ns == "" || p.Namespace == c.ns) {
+					what(policy.Resource{Kind: policy.KindEventType, Namespace: p.Namespace, Name: string(t)})
+				}
+			}
 		}
 	}
 	spaces := []ident.Namespace{c.ns}
@@ -210,18 +208,15 @@ func (a *API) universe(c *call, recorded []access.Decided) policy.Universe {
 		what(policy.OfNamespace(ns))
 		state := a.deps.Deployer.State(ns)
 		for _, f := range state.Functions {
-			who(access.FunctionPrincipal(ns, f.Name, f.Publishes).Policy())
+			who(access.FunctionPrincipal(ns, f.Name, f.Revision, f.Publishes).Policy())
 			what(policy.Resource{Kind: policy.KindFunction, Namespace: ns, Name: string(f.Name)})
-			for _, t := range f.Publishes {
-				what(policy.Resource{Kind: policy.KindEventType, Namespace: ns, Name: string(t)})
-			}
 		}
-		for t := range state.EventTypes {
+		for _, t := range typesOf(state) {
 			what(policy.Resource{Kind: policy.KindEventType, Namespace: ns, Name: string(t)})
 		}
 	}
 	for _, d := range recorded {
-		if d.Allowed { // what nobody may do is not known to be there
+		if d.Allowed && d.As.Kind != policy.KindEventType { // what nobody may do is not known to be there, and nobody delivers
 			who(d.As)
 			what(d.Resource)
 		}
@@ -243,7 +238,8 @@ func (a *API) explainPolicy(c *call) error {
 	e := a.deps.Guard.Set().Explain(q)
 	out := api.PolicyExplanation{
 		Principal: string(q.Principal.ID), Action: string(q.Action), Resource: q.Resource.String(),
-		Allowed: e.Decision.Allowed, Policies: orEmpty(e.Decision.Policies), Matched: []api.PolicyMatch{},
+		Allowed: e.Decision.Allowed, Policies: orEmpty(e.Decision.Policies), OnBehalf: e.OnBehalf, Matched: []api.PolicyMatch{},
+		Bridges: e.Decision.Bridges, DryRun: e.Decision.DryRun, Perimeters: describeVerdicts(e.Perimeters),
 	}
 	for _, m := range e.Matched {
 		if m.Policy.Namespace != "" && m.Policy.Namespace != c.ns {
@@ -272,84 +268,39 @@ func (a *API) whoCan(c *call) error {
 	return answer(c, http.StatusOK, accessList(principals, a.deps.Guard.Set().WhoCan(action, res, principals, nil)))
 }
 
-// reach answers what a principal may do: its blast radius.
-func (a *API) reach(c *call) error {
-	u := a.everything(c)
-	p, err := principalIn(u, c.query["principal"])
-	if err != nil {
-		return err
-	}
-	list, err := a.deps.Guard.Set().CanReach(p, u, nil)
-	if err != nil {
-		return problem.New(problem.Unprocessable, "policy.too_many_questions", "there is too much to ask about for one answer")
-	}
-	return answer(c, http.StatusOK, accessList([]policy.Principal{p}, list))
-}
-
 func accessList(principals []policy.Principal, list []policy.Access) *api.AccessList {
 	out := &api.AccessList{Access: []api.Access{}}
 	for i := range list {
 		one := &list[i]
 		if one.Allowed {
-			out.Access = append(out.Access, api.Access{
-				Principal: string(principals[one.Principal].ID), Action: string(one.Action), Resource: one.Resource.String(),
-				Policies: orEmpty(one.Policies), Assumed: orEmpty(one.Assumed),
-			})
+			out.Access = append(out.Access, accessOf(string(principals[one.Principal].ID), one))
 		}
 	}
 	return out
 }
 
-// unused answers with the policies and the grants that nothing that was asked since a time needed.
-func (a *API) unused(c *call) error {
-	since, _, err := c.query.period()
-	if err != nil {
-		return err
-	}
-	var uses []policy.Use
-	for _, d := range a.recorded(c, since) {
-		uses = append(uses, policy.Use{
-			Request: policy.Request{Principal: d.As, Action: d.Action, Resource: d.Resource, Context: circumstances(&d)}, Allowed: d.Allowed, Policies: d.Policies, Count: d.Count, Last: d.Last,
-		})
-	}
-	set := a.deps.Guard.Set()
-	out := api.UnusedList{Since: since.UTC(), Policies: []api.Policy{}, Grants: []api.Access{}}
-	for _, p := range set.Unused(uses, since) {
-		if p.Namespace == c.ns {
-			out.Policies = append(out.Policies, describePolicy(p))
-		}
-	}
-	// Of functions, what the manifest grants them; what roles permit people is no grant.
-	u := a.everything(c)
-	u.Actions = []policy.Action{policy.Publish}
-	u.Principals = slices.DeleteFunc(u.Principals, func(p policy.Principal) bool { return p.Kind != policy.KindFunction })
-	grants, err := set.UnusedGrants(uses, since, u)
-	if err != nil {
-		return problem.New(problem.Unprocessable, "policy.too_many_questions", "there is too much to ask about for one answer")
-	}
-	for _, g := range grants {
-		out.Grants = append(out.Grants, api.Access{
-			Principal: string(u.Principals[g.Principal].ID), Action: string(g.Action), Resource: g.Resource.String(),
-			Policies: orEmpty(g.Policies), Assumed: orEmpty(g.Assumed),
-		})
-	}
-	return answer(c, http.StatusOK, &out)
-}
-
 // questionParameters are those of a question about policies.
 func questionParameters() []string {
-	return []string{"principal", "action", "resource", "address", "mtls", "at", "source", "subject", "size"}
+	return []string{"principal", "action", "resource", "address", "mtls", "at", "source", "subject", "size", "caused_by", "through"}
 }
 
 // question reads a question about policies from the query.
 func (a *API) question(c *call) (q policy.Request, err error) {
-	if q.Principal, err = principalIn(a.everything(c), c.query["principal"]); err != nil {
+	if q.Resource, err = a.asked(c); err != nil {
+		return q, err
+	}
+	if c.query["action"] == string(policy.Deliver) {
+		t, err := policy.ParseResource(c.query["principal"])
+		if err != nil || t.Kind != policy.KindEventType || q.Resource.Kind != policy.KindFunction || t.Namespace != q.Resource.Namespace {
+			return q, badRequest("an event type is delivered to a function of its namespace: want the principal event_type:NAMESPACE/TYPE and the resource function:NAMESPACE/NAME")
+		}
+		return policy.DeliveryRequest(t.Namespace, ident.EventType(t.Name), ident.FunctionName(q.Resource.Name)), nil
+	}
+	known := a.everything(c)
+	if q.Principal, err = principalIn(known, c.query["principal"]); err != nil {
 		return q, err
 	}
 	if q.Action, err = c.query.action(); err != nil {
-		return q, err
-	}
-	if q.Resource, err = a.asked(c); err != nil {
 		return q, err
 	}
 	q.Context = policy.Context{Now: time.Now(), Transport: policy.TransportTLS}
@@ -382,7 +333,35 @@ func (a *API) question(c *call) (q policy.Request, err error) {
 		}
 		q.Context.Event = e
 	}
-	return q, nil
+	q.Context.Cause, err = c.cause(known)
+	return q, err
+}
+
+// cause reads who is behind what a function asks; nil when nobody is named.
+func (c *call) cause(known policy.Universe) (*policy.Cause, error) {
+	by, through := c.query["caused_by"], c.query["through"]
+	if by == "" && through == "" {
+		return nil, nil
+	}
+	out := &policy.Cause{Barred: by == access.Unknown}
+	if by != "" && !out.Barred {
+		p, err := principalIn(known, by)
+		if err != nil || p.Kind == policy.KindFunction {
+			return nil, badRequest("caused_by: want token:ID, user:ID, service:ID or %s", access.Unknown)
+		}
+		out.Principal = &p
+	}
+	if through == "" {
+		return out, nil
+	}
+	for name := range strings.SplitSeq(through, ",") {
+		p, err := policy.ParsePrincipal("function:" + name)
+		if err != nil || len(out.Functions) == policy.MaxChain {
+			return nil, badRequest("through: want at most %d functions as NAMESPACE/NAME, with commas between", policy.MaxChain)
+		}
+		out.Functions = append(out.Functions, p.ID)
+	}
+	return out, nil
 }
 
 // action reads the action that a question is about.

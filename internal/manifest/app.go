@@ -50,12 +50,6 @@ type Limits struct {
 	Events, HostCalls int
 }
 
-// Grant is a named authority of a function.
-type Grant struct {
-	// Publish lists the event types that the function may publish.
-	Publish []ident.EventType
-}
-
 // Subscription hands the events that its filter and its condition select to a function.
 type Subscription struct {
 	Function ident.FunctionName
@@ -100,9 +94,6 @@ func DefaultLimits() Limits {
 func DefaultRetry() Retry {
 	return Retry{Attempts: 5, Backoff: time.Second, MaxBackoff: time.Minute, MaxAge: 24 * time.Hour}
 }
-
-// grantKinds are the grants of later versions: asking for one is refused by name.
-var grantKinds = []string{"http", "sql", "kv", "blob", "secret", "invoke"}
 
 // ParseApp reads the text of an app.toml; file names it in messages. The error is a problem with
 // every fault in it.
@@ -222,38 +213,6 @@ func (t *table) functionLimits() Limits {
 	t.integer("events", &l.Events, 0, MaxEvents)
 	t.integer("host_calls", &l.HostCalls, 1, MaxHostCalls)
 	return l
-}
-
-func (t *table) grant() Grant {
-	later := false
-	for _, k := range grantKinds {
-		if n := t.n.members[k]; n != nil {
-			t.d.note(n.key, "grants of kind %q are not available in this version; publish is", k)
-			later = true
-		}
-	}
-	g := Grant{Publish: t.publish()}
-	if !later { // else what is unknown may well belong to that kind
-		t.need("publish", `the grant names nothing; add publish = ["some.type"]`)
-		t.done()
-	}
-	return g
-}
-
-func (t *table) publish() []ident.EventType {
-	var types []ident.EventType
-	for _, n := range t.texts("publish", maxPublish) {
-		typ, err := ident.ParseEventType(n.text)
-		if err != nil {
-			t.d.fault(n.value, "%s", words(err))
-			continue
-		}
-		types = append(types, typ)
-	}
-	if n := t.n.members["publish"]; n != nil && n.kind == kindList && len(n.items) == 0 {
-		t.d.fault(n.value, `the grant names nothing; add an event type, or leave the grant out`)
-	}
-	return types
 }
 
 func (t *table) subscription(app *App, name string, functions map[string]*node) {

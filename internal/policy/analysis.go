@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"sallyport/internal/ident"
 )
 
 // MaxQuestions bounds how many questions one analysis asks. A million take some seconds.
@@ -91,6 +93,52 @@ func (s *Set) CanReach(p Principal, u Universe, c *Context) ([]Access, error) {
 	return list, err
 }
 
+// Reached is something that a principal may do, or that functions may do because of it.
+type Reached struct {
+	Access
+	// By is who does it: the principal itself, or a function, and Via what it came by: "event_type:…" and "function:…" in turn.
+	By  Principal
+	Via []string
+}
+
+// Follow returns what CanReach does, and everything that functions may do which the principal can have run, by invoking them, by publishing
+// what is delivered to them or by deploying them, and so on. runs returns the functions that something allowed has run; it is asked about
+// publish, invoke and deploy. Each function is followed once, by the shortest way.
+func (s *Set) Follow(p Principal, u Universe, runs func(a Action, r Resource) []Principal, c *Context) ([]Reached, error) {
+	var list []Reached
+	seen := map[ident.PrincipalID]bool{p.ID: true}
+	todo := []Reached{{By: p}}
+	if n := len(Actions()) * len(u.Resources); n > 0 && len(u.Principals) > MaxQuestions/n {
+		return nil, ErrTooManyQuestions // each function is one of the principals
+	}
+	for len(todo) > 0 {
+		from := todo[0]
+		todo = todo[1:]
+		reach, err := s.CanReach(from.By, u, c)
+		if err != nil {
+			return nil, err
+		}
+		for _, a := range reach {
+			list = append(list, Reached{Access: a, By: from.By, Via: from.Via})
+			if a.Action != Publish && a.Action != Invoke && a.Action != Deploy {
+				continue
+			}
+			for _, f := range runs(a.Action, a.Resource) {
+				if seen[f.ID] {
+					continue
+				}
+				seen[f.ID] = true
+				via := slices.Clone(from.Via)
+				if a.Action == Publish {
+					via = append(via, a.Resource.String())
+				}
+				todo = append(todo, Reached{By: f, Via: append(via, string(f.ID))})
+			}
+		}
+	}
+	return list, nil
+}
+
 // each asks every question of the universe.
 func (u *Universe) each(ask func(principal int, q *Request)) error {
 	actions := u.Actions
@@ -143,11 +191,12 @@ type Difference struct {
 	Old, New Decision
 }
 
-// Replay decides recorded requests with both sets, and returns those that are decided differently.
+// Replay decides recorded requests with both sets, and returns those that are decided differently. Requests of Cross and
+// of DeliveryRequest are decided by perimeters alone, as they were.
 func Replay(requests []Request, old, changed *Set) []Difference {
 	var list []Difference
 	for i := range requests {
-		before, after := old.Decide(requests[i]), changed.Decide(requests[i])
+		before, after := old.again(&requests[i]), changed.again(&requests[i])
 		if before.Allowed != after.Allowed {
 			list = append(list, Difference{Request: i, Old: before, New: after})
 		}
@@ -160,6 +209,9 @@ type Explanation struct {
 	Decision Decision
 	// Known is false when the schema does not know such a request, or it holds more than it may: it is denied by nothing.
 	Known bool
+	// OnBehalf says that the function is permitted this only as far as who caused the request may do the same: then
+	// Decision is about both, and those that are Determined of Matched determined the function's half.
+	OnBehalf bool
 	// Matched are the policies whose scope the request is in, permits and forbids, in the order of their ids.
 	Matched []Match
 	// Perimeters are those whose border the request crosses.
@@ -183,18 +235,32 @@ type Condition struct {
 	Error  string // why it could not be evaluated
 }
 
-// Explain decides the request, and says of every policy that is about it what its conditions came to.
+// Explain decides the request, and says of every policy that is about it what its conditions came to. A request for one
+// part of a namespace, as Cross has it, is asked of policies about the whole; a delivery, of perimeters alone.
 func (s *Set) Explain(q Request) Explanation {
+	if t, f, ok := q.delivery(); ok {
+		return Explanation{Known: true, Decision: s.CanDeliver(q.Resource.Namespace, t, f), Perimeters: s.ExplainDelivery(q.Resource.Namespace, t, f)}
+	}
+	if s.partial(&q) {
+		whole := q
+		whole.Resource = OfNamespace(q.Resource.Namespace)
+		out := s.Explain(whole)
+		out.Decision = out.Decision.and(s.Cross(q))
+		out.Perimeters = s.ExplainPerimeters(q)
+		return out
+	}
 	w, ok := s.ask(&q, true)
 	if !ok {
 		return Explanation{}
 	}
-	list := s.inScope(w, &q, nil)
-	slices.SortFunc(list, func(a, b *compiled) int { return strings.Compare(a.id, b.id) })
-	out := Explanation{Known: true, Decision: s.judge(w, &selection{list: list}), Perimeters: s.ExplainPerimeters(q)}
-	s.enclose(w, &q, false, &out.Decision)
-	for _, c := range list {
-		m := Match{Policy: c.describe(), Determined: slices.Contains(out.Decision.Policies, c.id)}
+	sel := &selection{list: s.inScope(w, &q, nil)}
+	slices.SortFunc(sel.list, func(a, b *compiled) int { return strings.Compare(a.id, b.id) })
+	own := s.judge(w, sel)
+	alone := sel.alone(&q, &own)
+	s.enclose(w, &q, false, &own)
+	out := Explanation{Known: true, Decision: s.within(&q, own, alone), OnBehalf: !alone && own.Allowed, Perimeters: s.ExplainPerimeters(q)}
+	for _, c := range sel.list {
+		m := Match{Policy: c.describe(), Determined: slices.Contains(own.Policies, c.id)}
 		m.Holds, m.Error = w.evaluate(c.policy)
 		m.Conditions = w.conditions(c)
 		out.Matched = append(out.Matched, m)
