@@ -265,6 +265,112 @@ func changes(what string) bool {
 	return false
 }
 
+// TestQuotas holds the real binary to each quota: what is too much is refused with its name, its value and the command that raises
+// it, and what was accepted is not lost.
+func TestQuotas(t *testing.T) {
+	t.Parallel()
+	s := testkit.Start(t, testkit.Binary(t), filepath.Join(t.TempDir(), "data"))
+	app := func(name string, n int) api.Bundle {
+		b := api.Bundle{Manifest: fmt.Sprintf("name = %q\n", name), Modules: map[string]api.Module{}}
+		for i := range n {
+			f := fmt.Sprint(name, i)
+			b.Manifest += fmt.Sprintf("[functions.%[1]s]\nsource = \"f.js\"\n[subscriptions.%[1]s]\nfunction = %[1]q\nfilter = { type = \"t\" }\n", f)
+			b.Modules[f] = api.Module{Kind: api.ModuleScript, Code: []byte("export default () => 1 //" + strings.Repeat("x", 1000))}
+		}
+		return b
+	}
+	event := func(ns, id string, size int) testkit.Answer {
+		return s.MustDo(t, "POST", "/v1/namespaces/"+ns+"/events", []byte(`"`+strings.Repeat("x", size)+`"`), "Content-Type", "application/json",
+			"Ce-Specversion", "1.0", "Ce-Type", "t", "Ce-Source", "/quota", "Ce-Id", id)
+	}
+	refused := func(a testkit.Answer, status int, code, hint string) {
+		t.Helper()
+		p := a.Problem()
+		if a.Status != status || p.Code != code || !strings.Contains(p.Hint, hint) || (a.Header.Get("Retry-After") != "") != (status == http.StatusTooManyRequests) {
+			t.Errorf("%d %s, Retry-After %q; want %d %s and the hint %q", a.Status, a.Body, a.Header.Get("Retry-After"), status, code, hint)
+		}
+	}
+	within := func(ns, quota string, n int64) {
+		postJSON(t, s, "/v1/namespaces", api.NamespaceRequest{Name: ns, Quotas: map[string]int64{quota: n}}, http.StatusCreated)
+	}
+	for quota, limit := range map[string]int64{"functions": 2, "subscriptions": 2, "module_bytes": 2500} {
+		ns := strings.ReplaceAll(quota, "_", "-")
+		within(ns, quota, limit)
+		postJSON(t, s, "/v1/namespaces/"+ns+"/apps", app("a", 2), http.StatusOK)
+		postJSON(t, s, "/v1/namespaces/"+ns+"/apps", app("a", 2), http.StatusOK) // the same is not more
+		refused(postJSON(t, s, "/v1/namespaces/"+ns+"/apps", app("b", 1), http.StatusUnprocessableEntity), 422, "namespace.quota_exceeded", "sallyport namespace update "+ns+" --quota "+quota+"=")
+		refused(postJSON(t, s, "/v1/namespaces/"+ns+"/apps?dry_run=true", app("a", 3), http.StatusUnprocessableEntity), 422, "namespace.quota_exceeded", quota)
+	}
+	within("tokens", "tokens", 1)
+	postJSON(t, s, "/v1/tokens", api.TokenRequest{Role: "reader", Namespace: "tokens"}, http.StatusCreated)
+	refused(postJSON(t, s, "/v1/tokens", api.TokenRequest{Role: "reader", Namespace: "tokens"}, http.StatusUnprocessableEntity), 422, "namespace.quota_exceeded", "--quota tokens=2")
+
+	// A request that is larger than a second's worth leaves a debt of ten minutes.
+	within("rate", "events_per_second", 1)
+	batch := "[" + strings.TrimSuffix(strings.Repeat(`{"specversion":"1.0","id":"ID","source":"/quota","type":"t"},`, 600), ",") + "]"
+	for i := range 600 {
+		batch = strings.Replace(batch, "ID", fmt.Sprint(i), 1)
+	}
+	if a := s.MustDo(t, "POST", "/v1/namespaces/rate/events", []byte(batch), "Content-Type", "application/cloudevents-batch+json"); a.Status != http.StatusAccepted {
+		t.Errorf("the first request = %d\n%s", a.Status, a.Body)
+	}
+	refused(event("rate", "one-more", 1), 429, "namespace.rate_exceeded", "--quota events_per_second=2")
+
+	within("pending", "pending_events", 3)
+	postJSON(t, s, "/v1/namespaces/pending/apps", app("a", 1), http.StatusOK)
+	if a := s.MustDo(t, "POST", "/v1/namespaces/pending/subscriptions/a0/pause", nil); a.Status != http.StatusOK {
+		t.Fatalf("pause = %d\n%s", a.Status, a.Body)
+	}
+	for i := range 3 {
+		if a := event("pending", fmt.Sprint(i), 1); a.Status != http.StatusAccepted {
+			t.Fatalf("event %d = %d\n%s", i, a.Status, a.Body)
+		}
+	}
+	refused(event("pending", "3", 1), 429, "namespace.backlog_full", "--quota pending_events=6")
+	if a := s.MustDo(t, "DELETE", "/v1/namespaces/pending", nil); a.Status != http.StatusConflict || a.Problem().Code != "namespace.pending_events" {
+		t.Errorf("delete with pending events = %d\n%s", a.Status, a.Body)
+	}
+	if a := s.MustDo(t, "POST", "/v1/namespaces/pending/subscriptions/a0/resume", nil); a.Status != http.StatusOK {
+		t.Fatalf("resume = %d\n%s", a.Status, a.Body)
+	}
+	for i := range 3 { // none of them was lost, by the quota or by the deletion that was refused
+		var e api.Event
+		s.MustDo(t, "GET", fmt.Sprintf("/v1/namespaces/pending/events/%d?wait=60s", i), nil).Decode(t, http.StatusOK, &e)
+		if e.State != api.StateDone {
+			t.Errorf("event %d is %s", i, e.State)
+		}
+	}
+	var gone api.NamespaceDeleted
+	s.MustDo(t, "DELETE", "/v1/namespaces/pending", nil).Decode(t, http.StatusOK, &gone)
+	if gone.Accepted != 3 || gone.Done != 3 || gone.Pending != 0 {
+		t.Errorf("last balance %+v", gone)
+	}
+
+	within("stored", "stored_bytes", 100_000)
+	full := false
+	for i := range 20 {
+		a := event("stored", fmt.Sprint(i), 10_000)
+		if full = a.Status != http.StatusAccepted; full {
+			refused(a, 429, "namespace.storage_full", "--quota stored_bytes=200000")
+			break
+		}
+	}
+	var ns api.Namespace
+	s.MustDo(t, "GET", "/v1/namespaces/stored", nil).Decode(t, http.StatusOK, &ns)
+	if used := ns.Use["stored_bytes"]; !full || used > 100_000 || used < 50_000 {
+		t.Errorf("%d bytes are stored, the quota is 100000; full: %v", used, full)
+	}
+	a := s.MustDo(t, "GET", "/metrics", nil)
+	for _, want := range []string{`sallyport_namespace_quota{namespace="stored",quota="stored_bytes"} 100000`, `sallyport_namespace_use{namespace="functions",quota="functions"} 2`} {
+		if !strings.Contains(string(a.Body), want) {
+			t.Errorf("the metrics lack %s", want)
+		}
+	}
+	if strings.Contains(string(a.Body), `namespace="pending"`) {
+		t.Error("the metrics have series of a namespace that was deleted")
+	}
+}
+
 // TestOpenRoutes: these answer without a token, and nothing else does: TestEveryRoute asks all the others.
 func TestOpenRoutes(t *testing.T) {
 	t.Parallel()
