@@ -86,6 +86,8 @@ var owners = map[string][]string{
 	"github.com/evanw/esbuild":                      {"internal/bundle"},
 	"github.com/go-jose/go-jose":                    {"internal/access"},
 	"github.com/fsnotify/fsnotify":                  {"internal/cli"},
+	"github.com/jackc/pgx":                          {"internal/grant/sqlgrant"},
+	"github.com/ncruces/go-sqlite3":                 {"internal/grant/sqlgrant"},
 	"github.com/klauspost/compress":                 {"internal/cell"},
 	"github.com/landlock-lsm/go-landlock":           {"internal/cell"},
 	"kernel.org/pub/linux/libs/security/libcap/cap": {"internal/cell"},

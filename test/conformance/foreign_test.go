@@ -46,8 +46,8 @@ func TestNothingCrossesNamespaces(t *testing.T) {
 				if there == p.home {
 					there = foreignNames[3]
 				}
-				exists := probe(t, s, &p, op, there, ids[there])
-				missing := probe(t, s, &p, op, noNamespace, noToken)
+				exists := probeForeign(t, s, &p, op, there, ids[there])
+				missing := probeForeign(t, s, &p, op, noNamespace, noToken)
 				for i := range exists {
 					asked++
 					compare(t, &p, exists[i], missing[i], there, ids[there])
@@ -178,8 +178,8 @@ type asked struct {
 	answer testkit.Answer
 }
 
-// probe asks an operation about a namespace and what would be in it.
-func probe(t *testing.T, s *testkit.Server, p *someone, op operation, ns, tokenID string) []asked {
+// probeForeign asks an operation about a namespace and what would be in it.
+func probeForeign(t *testing.T, s *testkit.Server, p *someone, op operation, ns, tokenID string) []asked {
 	t.Helper()
 	if op.method == "POST" && op.path == "/v1/policies/{app}" && p.home == "" {
 		ns = foreignNames[0] // the body would differ in what it names, and not in what is asked
