@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"sallyport/internal/cell"
+	"sallyport/internal/grant"
 	"sallyport/internal/ident"
 	"sallyport/internal/problem"
 	"sallyport/internal/store"
@@ -89,6 +90,8 @@ type Config struct {
 	Within func(ns ident.Namespace, held Held) error
 	// Memory is how much memory loaded functions may take together, in bytes. What is in use stays.
 	Memory int64
+	// Grants is what the doors of functions are made of.
+	Grants grant.Config
 	Logger *slog.Logger
 }
 

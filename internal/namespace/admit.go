@@ -90,6 +90,8 @@ const (
 	// recordBytes is more than what an event takes in the event log beside its attributes and its data: its seal, its
 	// place in the batch, and its part of what a batch of one takes.
 	recordBytes = 1 << 10
+	// chainBytes is that for an event of a function, which names those before it.
+	chainBytes = 4 << 10
 	// remeasure is how long a measure that refuses is not taken again: each takes a question to the disk.
 	remeasure = 200 * time.Millisecond
 	// fullPause is when to come again to a namespace that is full: functions work on what is pending, and retention looks at
@@ -192,7 +194,7 @@ func (r *Registry) Emitted(ns ident.Namespace, n int, size int64) {
 		e.gate.rate.fill(time.Now(), float64(rate))
 		e.gate.rate.tokens -= float64(n)
 	}
-	e.gate.held.add(Measure{Pending: int64(n), StoredBytes: size + int64(n)*recordBytes}, 1)
+	e.gate.held.add(Measure{Pending: int64(n), StoredBytes: size + int64(n)*chainBytes}, 1)
 }
 
 // forget has the next admission measure what is there.

@@ -23,11 +23,12 @@ const (
 	dispatchBucket    = "dispatch"
 	deadLettersBucket = "dead-letters"
 	usageBucket       = "usage"
+	grantUsesBucket   = "grant-uses"
 )
 
 func namespaceJournals() []string { return []string{linesJournal, deliveriesJournal} }
 
-func namespaceBuckets() []string { return []string{dispatchBucket, deadLettersBucket, usageBucket} }
+func namespaceBuckets() []string { return []string{dispatchBucket, deadLettersBucket, usageBucket, grantUsesBucket} }
 
 // openNamespaces opens the registry, has everything else know it, and completes the deletions that an end of the process
 // interrupted.
