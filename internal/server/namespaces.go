@@ -28,7 +28,9 @@ const (
 
 func namespaceJournals() []string { return []string{linesJournal, deliveriesJournal} }
 
-func namespaceBuckets() []string { return []string{dispatchBucket, deadLettersBucket, usageBucket, grantUsesBucket} }
+func namespaceBuckets() []string {
+	return []string{dispatchBucket, deadLettersBucket, usageBucket, grantUsesBucket}
+}
 
 // openNamespaces opens the registry, has everything else know it, and completes the deletions that an end of the process
 // interrupted.
