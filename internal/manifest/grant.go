@@ -169,6 +169,10 @@ func (g Grant) Reaches() []string {
 	switch {
 	case g.Invoke != nil:
 		of = g.Invoke
+	case g.SQL != nil:
+		of = g.SQL
+	case g.KV != nil:
+		of = g.KV
 	default:
 		var out []string
 		for _, t := range g.Publish {
