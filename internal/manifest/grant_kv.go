@@ -1,7 +1,6 @@
 package manifest
 
 import (
-	"strconv"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -82,16 +81,4 @@ func containsControl(s string) bool {
 		}
 	}
 	return false
-}
-
-// Reaches implements Grant.Reaches.
-func (g *KVGrant) Reaches() []string {
-	of := "keys of bucket " + g.Bucket
-	if g.Prefix != "" {
-		of += " that begin with " + strconv.Quote(g.Prefix)
-	}
-	if g.ReadOnly {
-		return []string{"read " + of}
-	}
-	return []string{"read " + of, "change " + of}
 }

@@ -3,7 +3,6 @@ package manifest
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"sallyport/internal/ident"
@@ -204,28 +203,4 @@ func checkQueryName(name string) error {
 		return fmt.Errorf("no statement can be called %q: it means something else to functions", name)
 	}
 	return nil
-}
-
-// Reaches implements Grant.Reaches: each statement is a thing of its own.
-func (g *SQLGrant) Reaches() []string {
-	on := "sqlite:" + g.SQLite
-	if g.SQLite == "" {
-		on = "secret:" + g.Secret
-		if g.Private {
-			on += " at private addresses"
-		}
-	}
-	var out []string
-	for _, q := range g.Queries {
-		does := "read"
-		if q.Write {
-			does = "change"
-		}
-		out = append(out, does+" "+on+": "+strings.Join(strings.Fields(q.Text), " "))
-	}
-	for _, text := range g.Setup {
-		out = append(out, "set up "+on+": "+strings.Join(strings.Fields(text), " "))
-	}
-	slices.Sort(out)
-	return out
 }
