@@ -66,6 +66,16 @@ func FunctionPrincipal(ns ident.Namespace, name ident.FunctionName, publishes []
 	return newPrincipal(policy.Principal{Kind: policy.KindFunction, ID: id, Namespace: ns, EventTypes: publishes}, time.Time{})
 }
 
+// WithSecrets returns the function with the secrets that its grants use, and those of them whose value it reads.
+func (p *Principal) WithSecrets(uses, reveals []string) *Principal {
+	if len(uses)+len(reveals) == 0 {
+		return p
+	}
+	with := p.policy
+	with.Secrets, with.Reveals = uses, reveals
+	return newPrincipal(with, p.Expires)
+}
+
 // Guard authenticates and authorises. It is safe for concurrent use.
 type Guard struct {
 	*Tokens
@@ -204,7 +214,7 @@ func (g *Guard) decide(ctx context.Context, p *Principal, action policy.Action, 
 // denied says what was denied in the caller's own words: it reveals nothing the caller did not send.
 func denied(p *Principal, action policy.Action, res policy.Resource, d policy.Decision) error {
 	what := string(action)
-	if res.Kind == policy.KindEventType || res.Kind == policy.KindFunction {
+	if res.Kind == policy.KindEventType || res.Kind == policy.KindFunction || res.Kind == policy.KindSecret {
 		what += " " + res.Name
 	}
 	out := problem.New(problem.Denied, "access.denied", "%s may not %s in namespace %q", p.ID, what, res.Namespace)

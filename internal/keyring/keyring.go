@@ -1,7 +1,7 @@
 // Package keyring holds the keys: it is the only package that sees one. It hands out Sealers, which
 // seal and open values and compute keyed digests for one purpose in one namespace.
 //
-// The hierarchy is root key (a file of the operator's) → namespace key → segment keys. Each key is 32
+// The hierarchy is root key (a file of the operator's) → namespace key → segment keys, and in a Safe keys of single values. Each key is 32
 // random bytes; each use of a key has a key of its own, derived from it with HKDF-SHA256. A key is
 // kept wrapped under its parent with AES-256-GCM, bound to its namespace, purpose and number, with a
 // commitment that is checked when it is unwrapped, since AES-GCM alone would let one wrapped key open
@@ -39,10 +39,12 @@ var ErrExhausted = errors.New("segment key is used up and no new one can be stor
 
 // Wrapped keeps wrapped keys. They are safe to store anywhere: each is encrypted and authenticated.
 // Get returns an error that is fs.ErrNotExist when there is no value of that name. Put MUST return
-// only when the value is on disk; it replaces the value of that name.
+// only when the value is on disk; it replaces the value of that name. Destroy MUST return only when the value is nowhere on disk
+// any more; that there is none is no error.
 type Wrapped interface {
 	Get(ctx context.Context, name string) ([]byte, error)
 	Put(ctx context.Context, name string, value []byte) error
+	Destroy(ctx context.Context, name string) error
 }
 
 // Keyring hands out sealers. It is safe for concurrent use and holds nothing to close.

@@ -55,6 +55,16 @@ func (m *memory) Put(_ context.Context, name string, value []byte) error {
 	return nil
 }
 
+func (m *memory) Destroy(_ context.Context, name string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.fail != nil {
+		return m.fail
+	}
+	delete(m.values, name)
+	return nil
+}
+
 func (m *memory) setFail(err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

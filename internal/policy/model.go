@@ -64,7 +64,7 @@ func actionUID(a Action) types.EntityUID { return cedar.NewEntityUID("Action", c
 
 func (r *Resource) uid() types.EntityUID {
 	id := r.Name
-	if r.Kind == KindEventType || r.Kind == KindFunction {
+	if r.Kind == KindEventType || r.Kind == KindFunction || r.Kind == KindSecret {
 		id = string(r.Namespace) + "/" + r.Name
 	}
 	return cedar.NewEntityUID(cedar.EntityType(r.Kind), cedar.String(id))
@@ -72,7 +72,7 @@ func (r *Resource) uid() types.EntityUID {
 
 // parent returns the namespace that r is in.
 func (r *Resource) parent() (types.EntityUID, bool) {
-	return namespaceUID(r.Namespace), r.Kind == KindEventType || r.Kind == KindFunction
+	return namespaceUID(r.Namespace), r.Kind == KindEventType || r.Kind == KindFunction || r.Kind == KindSecret
 }
 
 func (r *Resource) entity(uid types.EntityUID) cedar.Entity {
@@ -94,6 +94,7 @@ func (p *Principal) entity(id string) cedar.Entity {
 		}
 		attributes := cedar.RecordMap{
 			"name": cedar.String(name), "namespace": cedar.String(p.Namespace), "eventTypes": texts(p.EventTypes),
+			"secrets": texts(p.Secrets), "reveals": texts(p.Reveals),
 		}
 		if p.Revision != "" {
 			attributes["revision"] = cedar.String(p.Revision)

@@ -50,6 +50,12 @@ const (
 	ManageTokens        Action = "manageTokens"
 	ManageNamespaces    Action = "manageNamespaces"
 	ManagePerimeters    Action = "managePerimeters"
+	SetSecret           Action = "setSecret"
+	ReadSecretMetadata  Action = "readSecretMetadata"
+	UseSecret           Action = "useSecret"
+	RevealSecret        Action = "revealSecret"
+	RotateSecret        Action = "rotateSecret"
+	DestroySecret       Action = "destroySecret"
 )
 
 // Role is what a principal may do, before its namespace and its event types narrow it.
@@ -68,7 +74,7 @@ func Actions() []Action {
 	return []Action{
 		Publish, Invoke, ReadEvents, ReadEventData, Deploy, ReadFunctions, ReadLogs, ManageSubscriptions,
 		ReadDeadLetters, ManageDeadLetters, ReadStatus, ReadPolicies, ManagePolicies, ReadMetrics, ManageTokens,
-		ManageNamespaces, ManagePerimeters,
+		ManageNamespaces, ManagePerimeters, SetSecret, ReadSecretMetadata, UseSecret, RevealSecret, RotateSecret, DestroySecret,
 	}
 }
 
@@ -85,6 +91,7 @@ const (
 	KindService   Kind = "Service"
 	KindFunction  Kind = "Function"
 	KindEventType Kind = "EventType"
+	KindSecret    Kind = "Secret"
 	KindNamespace Kind = "Namespace"
 	KindServer    Kind = "Server"
 )
@@ -109,6 +116,8 @@ type Principal struct {
 	Namespace ident.Namespace // "": of the whole server
 	// EventTypes are those a function's grants name, or those any other principal is limited to.
 	EventTypes []ident.EventType
+	// Secrets are those that a function's grants use, and Reveals those of them whose value it may read.
+	Secrets, Reveals []string
 	// Attenuated says that the holder of a credential narrowed it: it never manages tokens or policies.
 	Attenuated bool
 	// Revision is that of a function.
@@ -168,7 +177,7 @@ func (r *Resource) well() bool {
 		return r.Namespace != "" && r.Name == string(r.Namespace)
 	case KindServer:
 		return r.Namespace == ""
-	case KindEventType, KindFunction:
+	case KindEventType, KindFunction, KindSecret:
 		return r.Namespace != ""
 	case KindToken, KindUser, KindService:
 	}
@@ -280,6 +289,8 @@ func (p *Principal) Digest() [sha256.Size]byte {
 	for _, t := range p.EventTypes {
 		add(string(t))
 	}
+	list(p.Secrets)
+	list(p.Reveals)
 	list(p.Groups)
 	if c := p.Claims; c != nil {
 		add("claims")
@@ -308,7 +319,7 @@ func principalPrefix(k Kind) string {
 		return "service:"
 	case KindFunction:
 		return "function:"
-	case KindEventType, KindNamespace, KindServer:
+	case KindEventType, KindSecret, KindNamespace, KindServer:
 	}
 	return ""
 }

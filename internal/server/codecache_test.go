@@ -27,6 +27,11 @@ func (w wrappedKeys) Put(_ context.Context, name string, value []byte) error {
 	return nil
 }
 
+func (w wrappedKeys) Destroy(_ context.Context, name string) error {
+	delete(w, name)
+	return nil
+}
+
 func newSealer(t *testing.T) *keyring.Sealer {
 	t.Helper()
 	dir := t.TempDir()

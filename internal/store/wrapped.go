@@ -28,3 +28,12 @@ func (w *WrappedKeys) Put(ctx context.Context, name string, value []byte) error 
 	const mayReplace = true
 	return w.engine.putState(ctx, keysPrefix+escape(name), value, mayReplace)
 }
+
+// Destroy removes a wrapped key for good: its bytes on disk are overwritten, and that is synced, before it returns. That there is none
+// is no error. Copies that others have made of the files, such as backups, are out of its reach.
+func (w *WrappedKeys) Destroy(ctx context.Context, name string) error {
+	if err := checkKey(name); err != nil {
+		return err
+	}
+	return w.engine.shredState(ctx, keysPrefix+escape(name))
+}
