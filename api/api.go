@@ -284,9 +284,12 @@ type Decision struct {
 	Resource  string `json:"resource"`
 	Allowed   bool   `json:"allowed"`
 	// Policies are the determining policies; empty when none permits.
-	Policies []string  `json:"policies"`
-	Count    int64     `json:"count"`
-	Last     time.Time `json:"last"`
+	Policies []string `json:"policies"`
+	// Bridges are those of perimeters that it went by, and DryRun the perimeters in dry-run that would have denied it.
+	Bridges []string  `json:"bridges,omitempty"`
+	DryRun  []string  `json:"dry_run,omitempty"`
+	Count   int64     `json:"count"`
+	Last    time.Time `json:"last"`
 }
 
 // Policy is a policy that is in force.
@@ -355,6 +358,102 @@ type PolicyExplanation struct {
 	Allowed   bool          `json:"allowed"`
 	Policies  []string      `json:"policies"` // the determining ones
 	Matched   []PolicyMatch `json:"matched"`
+	// Bridges are those that it crosses the borders of perimeters by, and DryRun the perimeters in dry-run that would deny it.
+	Bridges []string `json:"bridges,omitempty"`
+	DryRun  []string `json:"dry_run,omitempty"`
+	// Perimeters are those whose border it crosses.
+	Perimeters []PerimeterVerdict `json:"perimeters,omitempty"`
+}
+
+// PerimeterVerdict says what one perimeter makes of a question that crosses its border.
+type PerimeterVerdict struct {
+	ID        string `json:"id"`
+	Mode      string `json:"mode"`      // "enforce" or "dry-run"
+	Direction string `json:"direction"` // "in" or "out"
+	Denied    bool   `json:"denied"`    // in dry-run: it would
+	// Bridge is the bridge that is taken, and Bridges are all that lead to the resource.
+	Bridge  string          `json:"bridge,omitempty"`
+	Bridges []BridgeVerdict `json:"bridges,omitempty"`
+	// Levels are the access levels that it demands of who comes in.
+	Levels []LevelVerdict `json:"levels,omitempty"`
+	// Needed is a bridge for exactly this, when there is none.
+	Needed *Bridge `json:"needed,omitempty"`
+}
+
+// BridgeVerdict says why a bridge is taken or not.
+type BridgeVerdict struct {
+	ID        string           `json:"id"`
+	From      bool             `json:"from"`   // it begins there
+	Action    bool             `json:"action"` // it is for the action
+	Condition *PolicyCondition `json:"condition,omitempty"`
+}
+
+// LevelVerdict says whether an access level is met, and by the keys of the level what is lacking.
+type LevelVerdict struct {
+	Name  string   `json:"name"`
+	Holds bool     `json:"holds"`
+	Lacks []string `json:"lacks,omitempty"`
+}
+
+// Bridge lets something cross the border of a perimeter.
+type Bridge struct {
+	Name    string   `json:"name,omitempty"`
+	From    []string `json:"from"`
+	To      []string `json:"to"`
+	Actions []string `json:"actions"`
+	When    string   `json:"when,omitempty"`
+}
+
+// Level is an access level that a perimeter demands.
+type Level struct {
+	Name     string   `json:"name"`
+	IP       []string `json:"ip,omitempty"`
+	MTLS     bool     `json:"mtls,omitzero"`
+	Hours    []string `json:"hours,omitempty"`
+	Strength []string `json:"strength,omitempty"`
+	Methods  []string `json:"methods,omitempty"`
+}
+
+// Perimeter is a named set of event types and functions with a border.
+type Perimeter struct {
+	ID          string   `json:"id"`
+	Name        string   `json:"name"`
+	Namespace   string   `json:"namespace,omitempty"` // whose it is; absent for those of the server
+	Description string   `json:"description,omitempty"`
+	Mode        string   `json:"mode"` // "enforce" or "dry-run"
+	EventTypes  []string `json:"event_types"`
+	Functions   []string `json:"functions"`
+	Levels      []Level  `json:"levels"`
+	Bridges     []Bridge `json:"bridges"`
+	File        string   `json:"file"`
+	Line        int      `json:"line"`
+}
+
+// PerimeterList is the perimeters of a namespace, or those of the server.
+type PerimeterList struct {
+	Perimeters []Perimeter `json:"perimeters"`
+}
+
+// PerimeterTest is what a perimeter denies, or in dry-run would deny: of what was asked in a period, and of what apps declare.
+type PerimeterTest struct {
+	ID    string    `json:"id"`
+	Mode  string    `json:"mode"`
+	Since time.Time `json:"since"`
+	Until time.Time `json:"until"`
+	// Asked is what was asked and denied, and in dry-run would have been.
+	Asked []Decision `json:"asked"`
+	More  bool       `json:"more,omitzero"` // there are others
+	// Declared are subscriptions and publish grants that cross its border without a bridge.
+	Declared []Crossing `json:"declared"`
+}
+
+// Crossing is a way over a border that an app declares.
+type Crossing struct {
+	From     string  `json:"from"`
+	Action   string  `json:"action"`
+	Resource string  `json:"resource"`
+	By       string  `json:"by"` // the subscription or the function with the grant
+	Needed   *Bridge `json:"needed,omitempty"`
 }
 
 // PolicyMatch is a policy whose scope a question is in.

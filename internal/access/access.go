@@ -147,6 +147,15 @@ func (g *Guard) Authorize(ctx context.Context, p *Principal, action policy.Actio
 	return g.decide(ctx, p, action, res, nil, nil)
 }
 
+// Still is Authorize for what p was allowed and goes on doing: that it may still is not recorded again.
+func (g *Guard) Still(ctx context.Context, p *Principal, action policy.Action, res policy.Resource) error {
+	q := policy.Request{Principal: p.policy, Action: action, Resource: res, Context: contextOf(ctx)}
+	if p.withinCaveats(action, res) == nil && g.Set().Decide(q).Allowed {
+		return nil
+	}
+	return g.Authorize(ctx, p, action, res)
+}
+
 // AuthorizeEvent is Authorize for the publishing of an event; cause is who is behind it when a function publishes it.
 func (g *Guard) AuthorizeEvent(ctx context.Context, p *Principal, ns ident.Namespace, e *policy.Event, cause *policy.Cause) error {
 	return g.decide(ctx, p, policy.Publish, policy.Resource{Kind: policy.KindEventType, Namespace: ns, Name: e.Type}, e, cause)
@@ -156,7 +165,9 @@ func (g *Guard) AuthorizeEvent(ctx context.Context, p *Principal, ns ident.Names
 // function of it; else a problem access.denied that names the perimeters.
 func (g *Guard) Cross(ctx context.Context, p *Principal, action policy.Action, res policy.Resource) error {
 	q := policy.Request{Principal: p.policy, Action: action, Resource: res, Context: contextOf(ctx)}
-	if d := g.Set().Cross(q); !d.Allowed {
+	d := g.Set().Cross(q)
+	g.record.crossed(&q, d)
+	if !d.Allowed {
 		return denied(p, action, res, d)
 	}
 	return nil
@@ -165,6 +176,10 @@ func (g *Guard) Cross(ctx context.Context, p *Principal, action policy.Action, r
 // CanDeliver returns nil when no perimeter is between an event type and a function of a namespace.
 func (g *Guard) CanDeliver(ns ident.Namespace, t ident.EventType, f ident.FunctionName) error {
 	d := g.Set().CanDeliver(ns, t, f)
+	if len(d.Policies)+len(d.Bridges)+len(d.DryRun) > 0 {
+		q := policy.DeliveryRequest(ns, t, f)
+		g.record.crossed(&q, d)
+	}
 	if d.Allowed {
 		return nil
 	}

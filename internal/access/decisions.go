@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -42,6 +43,9 @@ type decisionKey struct {
 	Namespace ident.Namespace   `json:"n"`
 	Name      string            `json:"r"`
 	Allowed   bool              `json:"y"`
+	// DryRun are the perimeters in dry-run that would have denied it, with spaces between: it is a part of the key, so that
+	// how often is known of just those.
+	DryRun string `json:"w,omitempty"`
 }
 
 // decisionSum is what is kept of a decision.
@@ -49,6 +53,7 @@ type decisionSum struct {
 	Count    int64            `json:"c"`
 	Last     int64            `json:"l"` // Unix seconds
 	Policies []string         `json:"d,omitempty"`
+	Bridges  []string         `json:"b,omitempty"`
 	As       policy.Principal `json:"s"`
 }
 
@@ -95,16 +100,32 @@ func (d *Decisions) add(answers map[question]*answer) {
 		if n == 0 {
 			continue
 		}
-		k := decisionKey{
-			Principal: a.as.ID, Identity: hex.EncodeToString(q.principal[:identityBytes]), Action: q.action,
-			Kind: q.resource.Kind, Namespace: q.resource.Namespace, Name: q.resource.Name, Allowed: a.decision.Allowed,
-		}
-		d.sums.Add(k, now, func(sum *decisionSum) {
-			sum.Count += n
-			sum.Last = now.Unix()
-			sum.Policies, sum.As = a.decision.Policies, a.as
-		})
+		d.count(&q, a, n, now)
 	}
+}
+
+func (d *Decisions) count(q *question, a *answer, n int64, now time.Time) {
+	k := decisionKey{
+		Principal: a.as.ID, Identity: hex.EncodeToString(q.principal[:identityBytes]), Action: q.action,
+		Kind: q.resource.Kind, Namespace: q.resource.Namespace, Name: q.resource.Name, Allowed: a.decision.Allowed,
+		DryRun: strings.Join(a.decision.DryRun, " "),
+	}
+	d.sums.Add(k, now, func(sum *decisionSum) {
+		sum.Count += n
+		sum.Last = now.Unix()
+		sum.Policies, sum.Bridges, sum.As = a.decision.Policies, a.decision.Bridges, a.as
+	})
+}
+
+// crossed counts what perimeters alone were asked, when they have something to say about it: that nothing was in the way
+// of a delivery or a line is no news.
+func (d *Decisions) crossed(q *policy.Request, decision policy.Decision) {
+	if d == nil || decision.Allowed && len(decision.Bridges)+len(decision.DryRun) == 0 {
+		return
+	}
+	asked := question{action: q.Action, resource: q.Resource}
+	asked.resource.Name = strings.Clone(q.Resource.Name) // it may be a part of a body, which must not stay for it
+	d.count(&asked, &answer{as: q.Principal, decision: decision}, 1, time.Now())
 }
 
 // DecisionQuery selects decisions: those that were asked last in the period. How often is counted by days.
@@ -113,6 +134,8 @@ type DecisionQuery struct {
 	Since, Until time.Time // a zero Until is now
 	Principal    ident.PrincipalID
 	Denied       bool // only those that were denied
+	// Perimeter selects those that the perimeter of this id denied, or in dry-run would have.
+	Perimeter string
 }
 
 // List returns what was decided about resources of a namespace, what was asked last first.
@@ -120,7 +143,8 @@ func (d *Decisions) List(q DecisionQuery) []Decided {
 	d.collect()
 	found := map[decisionKey]*Decided{}
 	d.sums.Each(q.Since, q.Until, func(_ time.Time, k decisionKey, sum *decisionSum) {
-		if sum.Last < q.Since.Unix() || k.Namespace != q.Namespace || q.Principal != "" && k.Principal != q.Principal || q.Denied && k.Allowed {
+		if sum.Last < q.Since.Unix() || k.Namespace != q.Namespace || q.Principal != "" && k.Principal != q.Principal || q.Denied && k.Allowed ||
+			q.Perimeter != "" && !slices.Contains(sum.Policies, q.Perimeter) && !slices.Contains(strings.Fields(k.DryRun), q.Perimeter) {
 			return
 		}
 		one := found[k]
@@ -131,7 +155,7 @@ func (d *Decisions) List(q DecisionQuery) []Decided {
 		one.Count += sum.Count
 		if at := time.Unix(sum.Last, 0).UTC(); !at.Before(one.Last) {
 			one.Last, one.As = at, sum.As
-			one.Decision = policy.Decision{Allowed: k.Allowed, Policies: sum.Policies}
+			one.Decision = policy.Decision{Allowed: k.Allowed, Policies: sum.Policies, Bridges: sum.Bridges, DryRun: strings.Fields(k.DryRun)}
 		}
 	})
 	out := make([]Decided, 0, len(found))

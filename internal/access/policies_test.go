@@ -6,8 +6,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
 	"sallyport/api"
 	"sallyport/internal/access"
+	"sallyport/internal/ident"
 	"sallyport/internal/policy"
 	"sallyport/internal/problem"
 )
@@ -174,6 +178,78 @@ func TestDecisions(t *testing.T) {
 		} {
 			if n := len(d.List(q)); n != 0 {
 				t.Errorf("%s: %d decisions, want none", name, n)
+			}
+		}
+	}
+	check(d)
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if d, err = access.OpenDecisions(t.Context(), b, slog.New(slog.DiscardHandler)); err != nil {
+		t.Fatal(err)
+	}
+	check(d)
+	if err := d.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestCrossingsRecorded: what perimeters alone decide is on record when they have something to say: a deny, a bridge, or what
+// would be a deny but for dry-run.
+func TestCrossingsRecorded(t *testing.T) {
+	t.Parallel()
+	b := &memory{m: map[string][]byte{}}
+	g := newGuard(t, &memory{m: map[string][]byte{}})
+	d, err := access.OpenDecisions(t.Context(), b, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.RecordIn(d)
+	p := openPolicies(t, &memory{m: map[string][]byte{}}, g)
+	if _, err := p.Apply(t.Context(), access.PolicyOwner{Namespace: "shop", Name: "a"}, map[string]string{"perimeters.toml": `
+[perimeters.cards]
+event_types = ["card.*"]
+[perimeters.cards.bridges.out]
+from = ["event_type:card.sent"]
+to = ["function:f"]
+actions = ["deliver"]
+[perimeters.trial]
+mode = "dry-run"
+functions = ["f"]
+`}); err != nil {
+		t.Fatal(err)
+	}
+	for typ, allowed := range map[ident.EventType]bool{"card.sent": true, "card.paid": false, "other": true} {
+		for range 2 {
+			if err := g.CanDeliver("shop", typ, "f"); (err == nil) != allowed {
+				t.Errorf("CanDeliver(%s) = %v", typ, err)
+			}
+		}
+		if err := g.CanDeliver("shop", "other", "g"); err != nil {
+			t.Error(err)
+		}
+	}
+	check := func(d *access.Decisions) {
+		t.Helper()
+		got := map[string]policy.Decision{}
+		for _, one := range d.List(access.DecisionQuery{Namespace: "shop"}) {
+			if one.Count != 2 || one.Action != policy.Deliver {
+				t.Errorf("recorded %+v", one)
+			}
+			got[string(one.As.ID)] = one.Decision
+		}
+		trial := []string{"perimeter:shop/trial"}
+		want := map[string]policy.Decision{
+			"event_type:shop/card.sent": {Allowed: true, Bridges: []string{"bridge:shop/cards/out"}, DryRun: trial},
+			"event_type:shop/card.paid": {Policies: []string{"perimeter:shop/cards"}, DryRun: trial},
+			"event_type:shop/other":     {Allowed: true, DryRun: trial},
+		}
+		if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
+			t.Errorf("recorded (-want +got):\n%s", diff)
+		}
+		for perimeter, n := range map[string]int{"perimeter:shop/trial": 3, "perimeter:shop/cards": 1, "perimeter:shop/x": 0} {
+			if got := len(d.List(access.DecisionQuery{Namespace: "shop", Perimeter: perimeter})); got != n {
+				t.Errorf("%s denied %d, want %d", perimeter, got, n)
 			}
 		}
 	}

@@ -82,12 +82,7 @@ func (a *app) policyExplain() *cobra.Command {
 each policy that is about it come to. Exit code 5 says that it is denied.`,
 		Example: "  sallyport policy explain --principal token:0123456789abcdef --action publish --resource event_type:default/order.created\n" +
 			"  sallyport policy explain --principal function:shop/price --action publish --resource event_type:shop/order.priced --size 2000",
-		PreRunE: func(*cobra.Command, []string) error {
-			if q.Principal == "" || q.Action == "" || q.Resource == "" {
-				return usage("a question has --principal, --action and --resource")
-			}
-			return nil
-		},
+		PreRunE: needQuestion(&q),
 		RunE: a.with(func(ctx context.Context, c *client.Client, _ []string) error {
 			out, err := c.ExplainDecision(ctx, q)
 			if err != nil {
@@ -102,6 +97,22 @@ each policy that is about it come to. Exit code 5 says that it is denied.`,
 			return nil
 		}),
 	}
+	questionFlags(c, &q)
+	return c
+}
+
+// needQuestion holds a question to its three parts.
+func needQuestion(q *client.Question) func(*cobra.Command, []string) error {
+	return func(*cobra.Command, []string) error {
+		if q.Principal == "" || q.Action == "" || q.Resource == "" {
+			return usage("a question has --principal, --action and --resource")
+		}
+		return nil
+	}
+}
+
+// questionFlags adds the flags of a question.
+func questionFlags(c *cobra.Command, q *client.Question) {
 	flags := c.Flags()
 	flags.StringVar(&q.Principal, "principal", "", "who: user:ID, service:ID, token:ID or function:NAMESPACE/NAME")
 	flags.StringVar(&q.Action, "action", "", "what, such as publish")
@@ -112,7 +123,7 @@ each policy that is about it come to. Exit code 5 says that it is denied.`,
 	flags.StringVar(&q.Source, "source", "", "source of the event")
 	flags.StringVar(&q.Subject, "subject", "", "subject of the event")
 	flags.StringVar(&q.Size, "size", "", "bytes of the event's data")
-	return onServer(c, &q.Server)
+	onServer(c, &q.Server)
 }
 
 func writeExplanation(w io.Writer, e *api.PolicyExplanation) {
@@ -121,10 +132,16 @@ func writeExplanation(w io.Writer, e *api.PolicyExplanation) {
 		verdict = "may"
 	}
 	by := "no policy permits it"
+	if e.Action == "deliver" {
+		by = "no perimeter is in the way"
+	}
 	if len(e.Policies) > 0 {
 		by = "by " + strings.Join(e.Policies, ", ")
 	}
 	fmt.Fprintf(w, "%s %s %s %s: %s\n", clean(e.Principal), verdict, clean(e.Action), clean(e.Resource), clean(by))
+	if len(e.DryRun) > 0 {
+		fmt.Fprintf(w, "in dry-run, and so without effect, denied by %s\n", clean(strings.Join(e.DryRun, ", ")))
+	}
 	for i := range e.Matched {
 		m := &e.Matched[i]
 		mark := " "
@@ -153,6 +170,7 @@ func writeExplanation(w io.Writer, e *api.PolicyExplanation) {
 			fmt.Fprintf(w, "    %s %s -> %s\n", word, clean(strings.Join(strings.Fields(c.Text), " ")), clean(truth))
 		}
 	}
+	writeVerdicts(w, e.Perimeters)
 }
 
 func (a *app) policyWhoCan() *cobra.Command {
@@ -353,9 +371,13 @@ func (a *app) showDecisions(out *api.DecisionList) error {
 }
 
 func decisionRow(d *api.Decision) []string {
-	decision, policies := "deny", strings.Join(d.Policies, ", ")
+	decision, policies := "deny", strings.Join(slices.Concat(d.Policies, d.Bridges), ", ")
 	if d.Allowed {
 		decision = "allow"
+	}
+	if len(d.DryRun) > 0 {
+		decision += " (dry-run: deny)"
+		policies = strings.Join(slices.Concat(d.Policies, d.Bridges, d.DryRun), ", ")
 	}
 	if policies == "" {
 		policies = "(no policy permits it)"

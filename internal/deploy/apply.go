@@ -19,10 +19,13 @@ import (
 // manifestFile is how messages name the manifest: bundles come from a folder with this file in it.
 const manifestFile = "app.toml"
 
+// Consent is asked about each change of an app before any of them is made; its error is that of Apply. A nil Consent takes all.
+type Consent func(change api.Change) error
+
 // Apply makes bundle the app that its manifest names, on behalf of by, and returns what changed. It
 // changes nothing when there is an error or dryRun is set. A namespace that does not exist is
 // created.
-func (d *Deployer) Apply(ctx context.Context, by ident.PrincipalID, ns ident.Namespace, bundle *api.Bundle, dryRun bool) (*api.Plan, error) {
+func (d *Deployer) Apply(ctx context.Context, by ident.PrincipalID, ns ident.Namespace, bundle *api.Bundle, dryRun bool, may Consent) (*api.Plan, error) {
 	m, err := manifest.ParseApp(manifestFile, []byte(bundle.Manifest))
 	if err != nil {
 		return nil, err
@@ -52,6 +55,14 @@ func (d *Deployer) Apply(ctx context.Context, by ident.PrincipalID, ns ident.Nam
 	if len(plan.Changes) == 0 && old != nil {
 		plan.Revision = old.stored.Revision
 		return plan, nil
+	}
+	for _, c := range plan.Changes {
+		if may == nil {
+			break
+		}
+		if err := may(c); err != nil {
+			return nil, err
+		}
 	}
 	if err := checkSize(next); err != nil {
 		return nil, err

@@ -117,7 +117,7 @@ func TestPlan(t *testing.T) {
 				want[0] = "shop 1"
 			}
 			b := app(strings.Replace(shop, tt.from, tt.to, 1), variant)
-			plan, err := d.Apply(t.Context(), "token:t", "default", b, true)
+			plan, err := d.Apply(t.Context(), "token:t", "default", b, true, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -204,7 +204,7 @@ func TestRefused(t *testing.T) {
 		}},
 	} {
 		for _, dry := range []bool{true, false} {
-			_, err := d.Apply(t.Context(), "token:t", "default", tt.bundle(), dry)
+			_, err := d.Apply(t.Context(), "token:t", "default", tt.bundle(), dry, nil)
 			if p := problem.From(err); !strings.HasPrefix(p.Code, tt.code) {
 				t.Errorf("%s: Apply = %v (%v), want %s", tt.name, err, p.Unwrap(), tt.code)
 			}
@@ -213,7 +213,7 @@ func TestRefused(t *testing.T) {
 			}
 		}
 	}
-	if _, err := d.Apply(t.Context(), "token:t", "elsewhere", app(strings.Replace(shop, "shop", "mall", 1), 1), false); err != nil {
+	if _, err := d.Apply(t.Context(), "token:t", "elsewhere", app(strings.Replace(shop, "shop", "mall", 1), 1), false, nil); err != nil {
 		t.Errorf("the same names in another namespace: %v", err)
 	}
 }
@@ -223,7 +223,7 @@ func TestFaultsNameTheirFile(t *testing.T) {
 	t.Parallel()
 	b := app(shop, 1)
 	b.Schemas["order.json"] = `{"type":`
-	_, err := newWorld().open(t).Apply(t.Context(), "token:t", "default", b, false)
+	_, err := newWorld().open(t).Apply(t.Context(), "token:t", "default", b, false, nil)
 	if p := problem.From(err); len(p.Faults) == 0 || p.Faults[0].File != "order.json" {
 		t.Errorf("Apply = %v with faults %+v", err, p.Faults)
 	}
@@ -241,7 +241,7 @@ func TestAllOrNothing(t *testing.T) {
 		apply(t, d, first)
 		old := show(d, "default")
 		w.failAt = w.writes + failAt
-		_, err := d.Apply(t.Context(), "token:t", "default", second, false)
+		_, err := d.Apply(t.Context(), "token:t", "default", second, false, nil)
 		failed := w.writes >= w.failAt
 		w.failAt = 0
 		got, again := show(d, "default"), w.open(t)
@@ -292,13 +292,13 @@ func TestCanceledCaller(t *testing.T) {
 	w := newWorld()
 	d := w.open(t)
 	w.failEnd = errors.New("no event log")
-	if _, err := d.Apply(t.Context(), "token:t", "default", app(shop, 1), false); problem.From(err).Code != "deploy.unavailable" {
+	if _, err := d.Apply(t.Context(), "token:t", "default", app(shop, 1), false, nil); problem.From(err).Code != "deploy.unavailable" {
 		t.Errorf("Apply = %v, want deploy.unavailable", err)
 	}
 	w.failEnd = nil
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := d.Apply(ctx, "token:t", "other", app(shop, 1), false); err == nil {
+	if _, err := d.Apply(ctx, "token:t", "other", app(shop, 1), false, nil); err == nil {
 		t.Error("Apply succeeded for a caller who is gone")
 	}
 	if d.Exists("other") || len(show(d, "default")) != 0 {
@@ -417,7 +417,7 @@ func TestModulesKept(t *testing.T) {
 	apply(t, d, app(shop, 2)) // back to the one before
 	want(2, 3)
 	other := "name = \"other\"\n[functions.other]\nsource = \"other.wasm\"\n"
-	if _, err := d.Apply(t.Context(), "token:t", "elsewhere", app(other, 2), false); err != nil {
+	if _, err := d.Apply(t.Context(), "token:t", "elsewhere", app(other, 2), false, nil); err != nil {
 		t.Fatal(err)
 	}
 	d = w.open(t)

@@ -202,7 +202,7 @@ func app(manifest string, variant byte) *api.Bundle {
 // apply applies b to the namespace default, which must succeed, and returns the plan in words.
 func apply(t testing.TB, d *deploy.Deployer, b *api.Bundle) []string {
 	t.Helper()
-	plan, err := d.Apply(t.Context(), "token:t", "default", b, false)
+	plan, err := d.Apply(t.Context(), "token:t", "default", b, false, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -149,7 +149,7 @@ func TestPinned(t *testing.T) {
 		all = strings.Replace(all, fmt.Sprintf("f%d.source = \"f%d.wasm\"", i, i), fmt.Sprintf("f%d = { source = \"f%d.wasm\", min_instances = 1 }", i, i), 1)
 	}
 	before := d.State("default")
-	_, err := d.Apply(t.Context(), "p", "default", app(all, 1), false)
+	_, err := d.Apply(t.Context(), "p", "default", app(all, 1), false, nil)
 	p := problem.From(err)
 	if p.Code != "deploy.min_instances_too_large" || !strings.Contains(p.Public, "50 bytes") || !strings.Contains(p.Public, "30 bytes") {
 		t.Errorf("Apply = %v; want deploy.min_instances_too_large, with 50 and 30 bytes", err)

@@ -110,7 +110,7 @@ func (w *world) apply(manifest string) {
 			b.Modules[strings.TrimSuffix(name, "]")] = api.Module{Kind: api.ModuleWasm, Code: doNothing}
 		}
 	}
-	if _, err := w.deployer.Apply(w.t.Context(), "token:t", "default", b, false); err != nil {
+	if _, err := w.deployer.Apply(w.t.Context(), "token:t", "default", b, false, nil); err != nil {
 		w.t.Fatal(err)
 	}
 	if w.d != nil {

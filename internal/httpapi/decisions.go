@@ -31,15 +31,15 @@ func (a *API) decisions(c *call) error {
 	out := api.DecisionList{
 		Since: q.Since.UTC(), Until: q.Until.UTC(), Decisions: []api.Decision{}, More: len(found) > limit,
 	}
-	for _, d := range found[:min(len(found), limit)] {
-		one := api.Decision{
-			Principal: string(d.As.ID), Role: string(d.As.Role), Action: string(d.Action), Kind: string(d.Resource.Kind), Resource: d.Resource.Name,
-			Allowed: d.Allowed, Policies: d.Policies, Count: d.Count, Last: d.Last,
-		}
-		if one.Policies == nil {
-			one.Policies = []string{}
-		}
-		out.Decisions = append(out.Decisions, one)
+	for i := range found[:min(len(found), limit)] {
+		out.Decisions = append(out.Decisions, describeDecision(&found[i]))
 	}
 	return answer(c, http.StatusOK, &out)
+}
+
+func describeDecision(d *access.Decided) api.Decision {
+	return api.Decision{
+		Principal: string(d.As.ID), Role: string(d.As.Role), Action: string(d.Action), Kind: string(d.Resource.Kind), Resource: d.Resource.Name,
+		Allowed: d.Allowed, Policies: orEmpty(d.Policies), Bridges: d.Bridges, DryRun: d.DryRun, Count: d.Count, Last: d.Last,
+	}
 }

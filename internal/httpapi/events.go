@@ -74,8 +74,14 @@ func (a *API) invoke(c *call) error {
 	if err != nil {
 		return err
 	}
+	ctx, end := a.whileMay(ctx, func() error {
+		return a.stillMay(c, policy.Invoke, policy.Resource{Kind: policy.KindFunction, Namespace: c.ns, Name: string(fn)})
+	})
 	state, reply, err := space.Dispatch.Await(ctx, ident.Position(receipt.Position))
+	denied := end()
 	switch {
+	case denied != nil:
+		return denied
 	case err != nil && ended(c, err):
 		return problem.New(problem.Timeout, "httpapi.still_pending", "the invocation was accepted, but has no outcome yet").
 			WithHint("see `sallyport event get %s`", receipt.ID)
@@ -217,7 +223,12 @@ func (a *API) await(c *call, space *Space, pos ident.Position, wait time.Duratio
 		return err
 	}
 	defer free()
-	if _, _, err = space.Dispatch.Await(ctx, pos); err != nil && ended(c, err) {
+	ctx, end := a.whileMay(ctx, func() error { return a.stillMay(c, c.route.action, c.target()) })
+	_, _, err = space.Dispatch.Await(ctx, pos)
+	if denied := end(); denied != nil {
+		return denied
+	}
+	if err != nil && ended(c, err) {
 		return nil
 	}
 	return err
@@ -276,7 +287,7 @@ func (a *API) listEvents(c *call) error {
 	if err != nil {
 		return err
 	}
-	out := api.EventList{Events: []api.Event{}}
+	out, inside := api.EventList{Events: []api.Event{}}, a.crossings(c, policy.ReadEvents, policy.KindEventType)
 	for scanned := 0; ; {
 		recs, err := space.Log.List(c.r.Context(), q)
 		if err != nil {
@@ -284,7 +295,7 @@ func (a *API) listEvents(c *call) error {
 		}
 		for i := range recs {
 			state := space.Dispatch.State(recs[i].Position)
-			if want != "" && state != want || a.cross(c, policy.ReadEvents, recs[i].Type) != nil {
+			if want != "" && state != want || !inside.may(string(recs[i].Type)) {
 				continue
 			}
 			if len(out.Events) == limit {

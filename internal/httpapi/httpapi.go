@@ -46,6 +46,8 @@ type Identifier interface {
 // Guard says whether they may, and keeps the tokens; access.Guard is one.
 type Guard interface {
 	Authorize(ctx context.Context, p *access.Principal, action policy.Action, res policy.Resource) error
+	// Still is Authorize for what was allowed and goes on.
+	Still(ctx context.Context, p *access.Principal, action policy.Action, res policy.Resource) error
 	// Cross returns why a perimeter is in the way of what p may do in a namespace, for one event type of it.
 	Cross(ctx context.Context, p *access.Principal, action policy.Action, res policy.Resource) error
 	// Set returns the policies that it decides by, and Principals those it knows.
@@ -74,7 +76,7 @@ type Intake interface {
 
 // Deployer activates apps and knows what is active; deploy.Deployer is one.
 type Deployer interface {
-	Apply(ctx context.Context, by ident.PrincipalID, ns ident.Namespace, bundle *api.Bundle, dryRun bool) (*api.Plan, error)
+	Apply(ctx context.Context, by ident.PrincipalID, ns ident.Namespace, bundle *api.Bundle, dryRun bool, may deploy.Consent) (*api.Plan, error)
 	State(ns ident.Namespace) *deploy.State
 	SetPaused(ctx context.Context, ns ident.Namespace, name ident.SubscriptionName, paused bool) (*deploy.Subscription, error)
 	Namespaces() []ident.Namespace

@@ -33,8 +33,9 @@ const (
 
 	// writeTime is how long a client may take to read one answer, or one line of a stream.
 	writeTime = 30 * time.Second
-	// recheckEvery is how often a stream looks whether its token still holds.
-	recheckEvery = 5 * time.Second
+	// recheckEvery is how often a stream, or a request that waits, looks whether its token and the policies still let it: a
+	// change takes effect within a second on what is under way too.
+	recheckEvery = 500 * time.Millisecond
 	retryPause   = time.Second
 	// stoppingPause is longer: the server has to come back first.
 	stoppingPause = 5 * time.Second

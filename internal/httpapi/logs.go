@@ -3,11 +3,13 @@ package httpapi
 import (
 	"context"
 	"net/http"
+	"sync"
 	"time"
 
 	"sallyport/api"
 	"sallyport/internal/funclog"
 	"sallyport/internal/ident"
+	"sallyport/internal/policy"
 )
 
 // logs answers with lines of the function logs, one JSON document a line; with follow=true it goes
@@ -42,9 +44,9 @@ func (a *API) logs(c *call) error {
 	}
 	c.Header().Set("Content-Type", "application/x-ndjson")
 	c.WriteHeader(http.StatusOK)
-	s := stream{c: c, out: http.NewResponseController(c), query: &query}
+	s := stream{c: c, out: http.NewResponseController(c), query: &query, inside: a.crossings(c, policy.ReadLogs, policy.KindFunction)}
 	for i := range past {
-		if !s.write(&past[i]) {
+		if s.inside.may(past[i].Function) && !s.write(&past[i]) {
 			return nil
 		}
 	}
@@ -82,6 +84,7 @@ func (a *API) follow(ctx context.Context, s *stream, past []api.LogLine, news <-
 	}
 	recheck := time.NewTicker(recheckEvery)
 	defer recheck.Stop()
+	var set *policy.Set
 	for {
 		select {
 		case line, ok := <-news:
@@ -92,11 +95,18 @@ func (a *API) follow(ctx context.Context, s *stream, past []api.LogLine, news <-
 				delete(seen, line)
 				continue
 			}
-			if s.query.Selects(&line) && (!s.write(&line) || !s.flush()) {
+			// Other policies hold from the next line on.
+			if now := a.deps.Guard.Set(); now != set {
+				if set = now; a.stillMay(s.c, s.c.route.action, s.c.target()) != nil {
+					return
+				}
+			}
+			if s.query.Selects(&line) && s.inside.may(line.Function) && (!s.write(&line) || !s.flush()) {
 				return
 			}
 		case <-recheck.C:
-			if !a.stillMay(s.c) {
+			s.inside.set = nil // an hour may be over, or a claim
+			if a.stillMay(s.c, s.c.route.action, s.c.target()) != nil {
 				return
 			}
 		case <-ctx.Done():
@@ -105,10 +115,39 @@ func (a *API) follow(ctx context.Context, s *stream, past []api.LogLine, news <-
 	}
 }
 
-// stillMay reports whether the token of a call, which may be revoked or expire meanwhile, still lets
-// it do what it does.
-func (a *API) stillMay(c *call) bool {
-	return a.deps.Identifier.Still(c.r) == nil && a.deps.Guard.Authorize(c.r.Context(), c.p, c.route.action, c.target()) == nil
+// stillMay returns nil while the token of a call, which may be revoked or expire meanwhile, still lets it do what it does.
+func (a *API) stillMay(c *call, action policy.Action, res policy.Resource) error {
+	if err := a.deps.Identifier.Still(c.r); err != nil {
+		return err
+	}
+	return a.deps.Guard.Still(c.r.Context(), c.p, action, res)
+}
+
+// whileMay returns a context for waiting: it ends with ctx, and when may returns an error. end MUST be called when the wait is
+// over; it looks once more, and returns the error.
+func (a *API) whileMay(ctx context.Context, may func() error) (_ context.Context, end func() error) {
+	ctx, cancel := context.WithCancel(ctx)
+	var watch sync.WaitGroup
+	watch.Go(func() {
+		recheck := time.NewTicker(recheckEvery)
+		defer recheck.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-recheck.C:
+				if may() != nil {
+					cancel()
+					return
+				}
+			}
+		}
+	})
+	return ctx, func() error {
+		cancel()
+		watch.Wait()
+		return may()
+	}
 }
 
 // stream writes lines. When it returns false the client is gone, and there is nobody to tell.
@@ -116,6 +155,8 @@ type stream struct {
 	c     *call
 	out   *http.ResponseController
 	query *funclog.Query
+	// inside says whose lines a perimeter keeps from the caller.
+	inside *crossing
 }
 
 func (s *stream) write(line *api.LogLine) bool {

@@ -117,6 +117,9 @@ func (a *API) listDeadLetters(c *call) error {
 	if out.DeadLetters, out.Cursor, err = space.Dispatch.DeadLetters(c.r.Context(), sub, c.query["cursor"], limit); err != nil {
 		return err
 	}
+	// A page may have fewer than asked for, or none, and yet a cursor.
+	inside := a.crossings(c, policy.ReadDeadLetters, policy.KindEventType)
+	out.DeadLetters = slices.DeleteFunc(out.DeadLetters, func(l api.DeadLetter) bool { return !inside.may(l.Type) })
 	return answer(c, http.StatusOK, &out)
 }
 
@@ -197,7 +200,13 @@ func (a *API) apply(c *call) error {
 	if err := readJSON(c.r, maxBundleBytes, &bundle); err != nil {
 		return err
 	}
-	plan, err := a.deps.Deployer.Apply(c.r.Context(), c.p.ID, c.ns, &bundle, dry)
+	plan, err := a.deps.Deployer.Apply(c.r.Context(), c.p.ID, c.ns, &bundle, dry, func(change api.Change) error {
+		if change.Kind != "function" {
+			return nil
+		}
+		// Who replaces the code of a function that is inside a perimeter acts inside by way of it.
+		return a.deps.Guard.Cross(c.r.Context(), c.p, policy.Deploy, policy.Resource{Kind: policy.KindFunction, Namespace: c.ns, Name: change.Name})
+	})
 	if err != nil {
 		return err
 	}

@@ -199,7 +199,8 @@ func TestSchemas(t *testing.T) {
 	types := []any{
 		api.Receipt{}, api.Receipts{}, api.Problem{}, api.FieldError{}, api.Event{}, api.Delivery{}, api.Attempt{}, api.EventList{},
 		api.DeadLetter{}, api.DeadLetterList{}, api.DeadLetterSelection{}, api.DeadLetterResult{}, api.Bundle{}, api.Module{}, api.Plan{},
-		api.Change{}, api.Function{}, api.FunctionList{}, api.Usage{}, api.UsageLine{}, api.DecisionList{}, api.Decision{}, api.Policy{}, api.PolicyList{}, api.PolicyFiles{}, api.PolicyPlan{}, api.AccessChange{}, api.ReplayDifference{}, api.PolicyExplanation{}, api.PolicyMatch{}, api.PolicyCondition{}, api.AccessList{}, api.Access{}, api.UnusedList{}, api.Subscription{}, api.Filter{}, api.Retry{}, api.SubscriptionList{},
+		api.Change{}, api.Function{}, api.FunctionList{}, api.Usage{}, api.UsageLine{}, api.DecisionList{}, api.Decision{}, api.Policy{}, api.PolicyList{}, api.PolicyFiles{}, api.PolicyPlan{}, api.AccessChange{}, api.ReplayDifference{}, api.PolicyExplanation{}, api.PolicyMatch{}, api.PolicyCondition{}, api.AccessList{}, api.Access{}, api.UnusedList{}, api.PerimeterVerdict{}, api.BridgeVerdict{}, api.LevelVerdict{}, api.Bridge{}, api.Level{}, api.Perimeter{}, api.PerimeterList{},
+		api.PerimeterTest{}, api.Crossing{}, api.Subscription{}, api.Filter{}, api.Retry{}, api.SubscriptionList{},
 		api.LogLine{}, api.TokenRequest{}, api.Token{}, api.TokenList{}, api.Status{}, api.CellStatus{}, api.Wall{}, api.NamespaceStatus{},
 	}
 	left := maps.Clone(d.Components.Schemas)
@@ -263,12 +264,14 @@ func TestAnswers(t *testing.T) {
 	bodies := map[string]string{
 		"publish": oneEvent, "invoke": `1`, "redriveDeadLetters": `{"all":true}`, "discardDeadLetters": `{"all":true}`,
 		"applyApp": `{"manifest":"","modules":{"price":{"kind":"script","code":"AA=="}}}`, "createToken": `{"role":"reader","namespace":"shop"}`,
-		"applyPolicies":         `{"files":{"a.cedar":"@id(\"a\") permit (principal == User::\"ann\", action == Action::\"publish\", resource);"}}`,
-		"applyPoliciesOnServer": `{"files":{}}`,
+		"applyPolicies": `{"files":{"a.cedar":"@id(\"a\") permit (principal == User::\"ann\", action == Action::\"publish\", resource);",` +
+			`"perimeters.toml":"[perimeters.cards]\nevent_types = [\"card.*\"]"}}`,
+		"applyPoliciesOnServer": `{"files":{"perimeters.toml":"[perimeters.cards]\nevent_types = [\"shop/card.*\"]"}}`,
 	}
 	ids := map[string]string{"getEvent": "e-1?data=true&wait=1s", "getDeadLetter": "l-1?data=true", "revokeToken": tok.ID}
 	names := map[string]string{
 		"getFunction": "price", "invoke": "price", "getSubscription": "orders", "pauseSubscription": "orders", "resumeSubscription": "orders",
+		"getPerimeter": "cards", "getPerimeterOnServer": "cards", "testPerimeter": "cards", "testPerimeterOnServer": "cards",
 	}
 	const question = "?principal=user:ann&action=publish&resource=event_type:shop/order.created&address=10.0.0.1&size=1"
 	queries := map[string]string{

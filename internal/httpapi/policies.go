@@ -168,14 +168,7 @@ func circumstances(d *access.Decided) policy.Context {
 
 // recorded returns what was asked since a time about what the call is about: of a whole server, everything.
 func (a *API) recorded(c *call, since time.Time) []access.Decided {
-	if c.ns != "" {
-		return a.deps.Decisions.List(access.DecisionQuery{Namespace: c.ns, Since: since})
-	}
-	all := a.deps.Decisions.List(access.DecisionQuery{Since: since})
-	for _, ns := range a.deps.Deployer.Namespaces() {
-		all = append(all, a.deps.Decisions.List(access.DecisionQuery{Namespace: ns, Since: since})...)
-	}
-	return all
+	return a.decided(c, access.DecisionQuery{Since: since})
 }
 
 // universe is everybody and everything that the server knows of: tokens, functions, whoever has asked for something;
@@ -221,7 +214,7 @@ func (a *API) universe(c *call, recorded []access.Decided) policy.Universe {
 		}
 	}
 	for _, d := range recorded {
-		if d.Allowed { // what nobody may do is not known to be there
+		if d.Allowed && d.As.Kind != policy.KindEventType { // what nobody may do is not known to be there, and nobody delivers
 			who(d.As)
 			what(d.Resource)
 		}
@@ -244,6 +237,7 @@ func (a *API) explainPolicy(c *call) error {
 	out := api.PolicyExplanation{
 		Principal: string(q.Principal.ID), Action: string(q.Action), Resource: q.Resource.String(),
 		Allowed: e.Decision.Allowed, Policies: orEmpty(e.Decision.Policies), Matched: []api.PolicyMatch{},
+		Bridges: e.Decision.Bridges, DryRun: e.Decision.DryRun, Perimeters: describeVerdicts(e.Perimeters),
 	}
 	for _, m := range e.Matched {
 		if m.Policy.Namespace != "" && m.Policy.Namespace != c.ns {
@@ -343,13 +337,20 @@ func questionParameters() []string {
 
 // question reads a question about policies from the query.
 func (a *API) question(c *call) (q policy.Request, err error) {
+	if q.Resource, err = a.asked(c); err != nil {
+		return q, err
+	}
+	if c.query["action"] == string(policy.Deliver) {
+		t, err := policy.ParseResource(c.query["principal"])
+		if err != nil || t.Kind != policy.KindEventType || q.Resource.Kind != policy.KindFunction || t.Namespace != q.Resource.Namespace {
+			return q, badRequest("an event type is delivered to a function of its namespace: want the principal event_type:NAMESPACE/TYPE and the resource function:NAMESPACE/NAME")
+		}
+		return policy.DeliveryRequest(t.Namespace, ident.EventType(t.Name), ident.FunctionName(q.Resource.Name)), nil
+	}
 	if q.Principal, err = principalIn(a.everything(c), c.query["principal"]); err != nil {
 		return q, err
 	}
 	if q.Action, err = c.query.action(); err != nil {
-		return q, err
-	}
-	if q.Resource, err = a.asked(c); err != nil {
 		return q, err
 	}
 	q.Context = policy.Context{Now: time.Now(), Transport: policy.TransportTLS}

@@ -293,7 +293,7 @@ func (w intake) Accept(ctx context.Context, p *access.Principal, ns ident.Namesp
 
 type deployer struct{ *world }
 
-func (w deployer) Apply(_ context.Context, _ ident.PrincipalID, _ ident.Namespace, b *api.Bundle, dry bool) (*api.Plan, error) {
+func (w deployer) Apply(_ context.Context, _ ident.PrincipalID, _ ident.Namespace, b *api.Bundle, dry bool, may deploy.Consent) (*api.Plan, error) {
 	w.mu.Lock()
 	entered, hold := w.entered, w.hold
 	w.applied = append(w.applied, b)
@@ -304,7 +304,8 @@ func (w deployer) Apply(_ context.Context, _ ident.PrincipalID, _ ident.Namespac
 	if hold != nil {
 		<-hold
 	}
-	return &api.Plan{App: "app", Revision: 2, Applied: !dry, Changes: []api.Change{{Action: api.ActionCreate, Kind: "function", Name: "price"}}}, nil
+	plan := &api.Plan{App: "app", Revision: 2, Applied: !dry, Changes: []api.Change{{Action: api.ActionCreate, Kind: "function", Name: "price"}}}
+	return plan, may(plan.Changes[0])
 }
 
 func (w deployer) State(ns ident.Namespace) *deploy.State {

@@ -143,11 +143,12 @@ type Difference struct {
 	Old, New Decision
 }
 
-// Replay decides recorded requests with both sets, and returns those that are decided differently.
+// Replay decides recorded requests with both sets, and returns those that are decided differently. Requests of Cross and
+// of DeliveryRequest are decided by perimeters alone, as they were.
 func Replay(requests []Request, old, changed *Set) []Difference {
 	var list []Difference
 	for i := range requests {
-		before, after := old.Decide(requests[i]), changed.Decide(requests[i])
+		before, after := old.again(&requests[i]), changed.again(&requests[i])
 		if before.Allowed != after.Allowed {
 			list = append(list, Difference{Request: i, Old: before, New: after})
 		}
@@ -183,8 +184,20 @@ type Condition struct {
 	Error  string // why it could not be evaluated
 }
 
-// Explain decides the request, and says of every policy that is about it what its conditions came to.
+// Explain decides the request, and says of every policy that is about it what its conditions came to. A request for one
+// part of a namespace, as Cross has it, is asked of policies about the whole; a delivery, of perimeters alone.
 func (s *Set) Explain(q Request) Explanation {
+	if t, f, ok := q.delivery(); ok {
+		return Explanation{Known: true, Decision: s.CanDeliver(q.Resource.Namespace, t, f), Perimeters: s.ExplainDelivery(q.Resource.Namespace, t, f)}
+	}
+	if s.partial(&q) {
+		whole := q
+		whole.Resource = OfNamespace(q.Resource.Namespace)
+		out := s.Explain(whole)
+		out.Decision = out.Decision.and(s.Cross(q))
+		out.Perimeters = s.ExplainPerimeters(q)
+		return out
+	}
 	w, ok := s.ask(&q, true)
 	if !ok {
 		return Explanation{}

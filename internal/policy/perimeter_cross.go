@@ -229,3 +229,60 @@ func delivery(ns ident.Namespace, t ident.EventType, f ident.FunctionName) passa
 		action: Deliver, from: end{kind: KindEventType, ns: ns, name: string(t)}, to: end{kind: KindFunction, ns: ns, name: string(f)},
 	}
 }
+
+// DeliveryRequest returns the question of CanDeliver as a request: nobody makes it, so the event type stands for who does.
+func DeliveryRequest(ns ident.Namespace, t ident.EventType, f ident.FunctionName) Request {
+	r := Resource{Kind: KindEventType, Namespace: ns, Name: string(t)}
+	return Request{
+		Principal: Principal{Kind: KindEventType, ID: ident.PrincipalID(r.String()), Namespace: ns}, Action: Deliver,
+		Resource: Resource{Kind: KindFunction, Namespace: ns, Name: string(f)},
+	}
+}
+
+// delivery returns what is delivered where by a request of DeliveryRequest. A border between namespaces is none of perimeters:
+// nothing is delivered over it.
+func (q *Request) delivery() (ident.EventType, ident.FunctionName, bool) {
+	r, err := ParseResource(string(q.Principal.ID))
+	if q.Action != Deliver || err != nil || r.Kind != KindEventType || q.Resource.Kind != KindFunction || r.Namespace != q.Resource.Namespace {
+		return "", "", false
+	}
+	return ident.EventType(r.Name), ident.FunctionName(q.Resource.Name), true
+}
+
+// partial reports whether a request is one for Cross: policies know its action on the namespace only.
+func (s *Set) partial(q *Request) bool {
+	act, ok := borderActionOf(q.Action)
+	kind := q.Principal.Kind
+	return ok && act.kind == q.Resource.Kind && !s.asks[ask{kind, q.Action, q.Resource.Kind}] && s.asks[ask{kind, q.Action, KindNamespace}]
+}
+
+// and returns the decision that holds when both must allow.
+func (d Decision) and(other Decision) Decision {
+	out := Decision{Allowed: d.Allowed && other.Allowed}
+	for _, one := range []*Decision{&d, &other} {
+		if one.Allowed == out.Allowed { // what permitted determines nothing of a deny
+			out.Policies = append(out.Policies, one.Policies...)
+		}
+		out.DryRun = append(out.DryRun, one.DryRun...)
+		out.Errors = append(out.Errors, one.Errors...)
+	}
+	if out.Allowed {
+		out.Bridges = append(append(out.Bridges, d.Bridges...), other.Bridges...)
+	}
+	for _, list := range []*[]string{&out.Policies, &out.Bridges, &out.DryRun} {
+		slices.Sort(*list)
+		*list = slices.Compact(*list)
+	}
+	return out
+}
+
+// again decides a request that was recorded, by whatever decided it then.
+func (s *Set) again(q *Request) Decision {
+	if t, f, ok := q.delivery(); ok {
+		return s.CanDeliver(q.Resource.Namespace, t, f)
+	}
+	if s.partial(q) {
+		return s.Cross(*q)
+	}
+	return s.Decide(*q)
+}

@@ -878,3 +878,51 @@ func FuzzBridgeCondition(f *testing.F) {
 		}
 	})
 }
+
+// TestExplainParts: what is asked about one part of a namespace, and a delivery, are explained and replayed by what decides them.
+func TestExplainParts(t *testing.T) {
+	t.Parallel()
+	free, closed := within(t), within(t, payments(nil))
+	logs := asks("user:ann", policy.ReadLogs, policy.Resource{Kind: policy.KindFunction, Namespace: "shop", Name: "charge"})
+	read := asks("user:auditor", policy.ReadEvents, eventType("shop", "card"))
+	into, out := policy.DeliveryRequest("shop", "order.paid", "charge"), policy.DeliveryRequest("shop", "payment.settled", "ship")
+	for _, tc := range []struct {
+		name      string
+		q         policy.Request
+		allowed   bool
+		policies  []string
+		bridges   []string
+		crossings int
+	}{
+		{"logs", logs, false, []string{"perimeter:shop/payments"}, nil, 1},
+		{"read", read, true, []string{"all"}, []string{"bridge:shop/payments/read"}, 1},
+		{"deliver in", into, false, []string{"perimeter:shop/payments"}, nil, 1},
+		{"deliver out", out, true, nil, []string{"bridge:shop/payments/settled"}, 1},
+		{"deliver beside", policy.DeliveryRequest("shop", "order.paid", "ship"), true, nil, nil, 0},
+	} {
+		e := closed.Explain(tc.q)
+		want := policy.Decision{Allowed: tc.allowed, Policies: tc.policies, Bridges: tc.bridges}
+		if diff := cmp.Diff(want, e.Decision, cmpopts.EquateEmpty()); diff != "" || !e.Known || len(e.Perimeters) != tc.crossings {
+			t.Errorf("%s: known %v, %d perimeters (-want +got):\n%s", tc.name, e.Known, len(e.Perimeters), diff)
+		}
+		differs := policy.Replay([]policy.Request{tc.q}, free, closed)
+		if (len(differs) == 0) != tc.allowed {
+			t.Errorf("%s: replayed %+v", tc.name, differs)
+		}
+	}
+	denying, err := policy.New(file("", `@id("no") forbid (principal == User::"auditor", action == Action::"readEvents", resource);`), permitAll)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e := denying.Explain(read); e.Decision.Allowed || !slices.Equal(e.Decision.Policies, []string{"no"}) || len(e.Matched) == 0 {
+		t.Errorf("a policy about the namespace does not deny what is in it: %+v", e)
+	}
+	for _, q := range []policy.Request{
+		{Principal: actor("user:ann"), Action: policy.Deliver, Resource: into.Resource},
+		{Principal: policy.DeliveryRequest("bank", "a", "f").Principal, Action: policy.Deliver, Resource: into.Resource},
+	} {
+		if e := closed.Explain(q); e.Known || e.Decision.Allowed {
+			t.Errorf("%s delivers: %+v", q.Principal.ID, e)
+		}
+	}
+}
