@@ -26,7 +26,7 @@ import (
 	"sallyport/internal/problem"
 )
 
-// Principal is who acts, authenticated. It is immutable. Only Identify, Authenticate and FunctionPrincipal make
+// Principal is who acts, authenticated. It is immutable. Only Identify, Authenticate, FunctionPrincipal and ServerPrincipal make
 // one that may do anything: the zero Principal is denied everything.
 type Principal struct {
 	ID         ident.PrincipalID
@@ -118,6 +118,25 @@ type Circumstances struct {
 	IP netip.Addr
 	// MutualTLS says that the client showed a certificate that was accepted.
 	MutualTLS bool
+}
+
+type principalKey struct{}
+
+// WithPrincipal returns a context for what is done on behalf of p.
+func WithPrincipal(ctx context.Context, p *Principal) context.Context {
+	return context.WithValue(ctx, principalKey{}, p)
+}
+
+// PrincipalOf returns on whose behalf something is done, nil when nobody is known: that is denied everything.
+func PrincipalOf(ctx context.Context) *Principal {
+	p, _ := ctx.Value(principalKey{}).(*Principal)
+	return p
+}
+
+// ServerPrincipal returns the principal that the server itself is in a namespace, where it sends events and invokes functions for
+// what it does by itself.
+func ServerPrincipal(ns ident.Namespace, what string) *Principal {
+	return newPrincipal(policy.Principal{Kind: policy.KindService, ID: ident.PrincipalID("service:sallyport/" + what), Role: policy.Publisher, Namespace: ns}, time.Time{})
 }
 
 type circumstancesKey struct{}

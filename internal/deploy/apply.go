@@ -64,6 +64,9 @@ func (d *Deployer) Apply(ctx context.Context, by ident.PrincipalID, ns ident.Nam
 			return nil, err
 		}
 	}
+	if err := d.checkSecrets(ctx, ns, old, next); err != nil {
+		return nil, err
+	}
 	if err := checkSize(next); err != nil {
 		return nil, err
 	}
@@ -147,7 +150,8 @@ func (d *Deployer) load(ctx context.Context, source string, module api.Module, l
 
 // sameFunction reports whether two revisions run the same: then the old one stays.
 func sameFunction(a, b *Function) bool {
-	return a.Digest == b.Digest && a.Limits == b.Limits && slices.Equal(a.Publishes, b.Publishes)
+	return a.Digest == b.Digest && a.Limits == b.Limits && slices.Equal(a.Publishes, b.Publishes) &&
+		slices.Equal(a.Secrets, b.Secrets) && slices.Equal(a.Reveals, b.Reveals)
 }
 
 // digest returns the name that Blobs gives to content.

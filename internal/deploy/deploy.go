@@ -82,7 +82,9 @@ type Config struct {
 	End func(ctx context.Context, ns ident.Namespace) (ident.Position, error)
 	// Memory is how much memory loaded functions may take together, in bytes. What is in use stays.
 	Memory int64
-	Logger *slog.Logger
+	// CheckSecrets, when set, returns why functions must not be deployed that use the secrets they name.
+	CheckSecrets func(ctx context.Context, ns ident.Namespace, functions []*Function) error
+	Logger       *slog.Logger
 }
 
 // Deployer keeps the apps of all namespaces. It is safe for concurrent use.

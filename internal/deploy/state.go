@@ -61,8 +61,10 @@ type Function struct {
 	Digest    string
 	Limits    cell.Limits
 	Publishes []ident.EventType
-	Deployed  time.Time
-	By        ident.PrincipalID
+	// Secrets are those that its grants use, and Reveals those of them whose value it reads.
+	Secrets, Reveals []ident.SecretRef
+	Deployed         time.Time
+	By               ident.PrincipalID
 
 	source string // the file it came from, for messages
 	module *moduleHandle

@@ -141,7 +141,7 @@ func (c *Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-// Deps are what the API calls. All of them are needed, but for Refused.
+// Deps are what the API calls. All of them are needed, but for Refused and Rotate.
 type Deps struct {
 	Identifier Identifier
 	Guard      Guard
@@ -149,6 +149,9 @@ type Deps struct {
 	Policies   Policies
 	Intake     Intake
 	Deployer   Deployer
+	Secrets    Secrets
+	// Rotate is called when a rotation of a secret was asked for.
+	Rotate func()
 	// Space returns the space of a namespace, or a NotFound problem.
 	Space func(ns ident.Namespace) (*Space, error)
 	// Status returns the state of the server, without namespaces.

@@ -1,7 +1,70 @@
 package manifest
 
-// SecretGrant reads the value of a secret.
-type SecretGrant struct{}
+import (
+	"maps"
+	"slices"
+	"strings"
+	"time"
 
-// secretGrant reads a grant of kind secret, which this version does not have yet.
-func (t *table) secretGrant(*Grant) bool { return false }
+	"sallyport/internal/ident"
+)
+
+// SecretGrant reads the value of a secret. It is the one kind that reveals one to the function.
+type SecretGrant struct {
+	Ref ident.SecretRef
+	// Lease is how long the function may use a value that it was given; after that it asks again.
+	Lease time.Duration
+}
+
+// Limits of leases.
+const (
+	minLease     = time.Second
+	maxLease     = time.Hour
+	DefaultLease = 5 * time.Minute
+)
+
+// secretGrant reads a grant of kind secret.
+func (t *table) secretGrant(g *Grant) bool {
+	s := &SecretGrant{Lease: DefaultLease}
+	g.Secret = s
+	if text := t.text(KindSecret); text != "" {
+		ref, err := ident.ParseSecretRef(text)
+		switch {
+		case err != nil:
+			t.fault(KindSecret, "%s", words(err))
+		case !ref.Own():
+			t.fault(KindSecret, `a manifest names secrets of its namespace only: link this one to a name (sallyport secret link NAME %s) and write "secret:NAME"`, ref)
+		}
+		s.Ref = ref
+	}
+	t.duration("lease", &s.Lease, minLease, maxLease)
+	return true
+}
+
+// secretRefs are the secrets that a grant uses, and reveals tells whether the function gets the value.
+func (g *Grant) secretRefs() (refs []ident.SecretRef, reveals bool) {
+	if g.Secret != nil {
+		return []ident.SecretRef{g.Secret.Ref}, true
+	}
+	return nil, false
+}
+
+// Secrets returns the references to secrets of a function's grants, without repetitions and in order: those that the server applies
+// outside the sandbox, and those whose value the function reads.
+func Secrets(grants map[string]Grant) (uses, reveals []ident.SecretRef) {
+	for _, name := range slices.Sorted(maps.Keys(grants)) {
+		g := grants[name]
+		refs, reveal := g.secretRefs()
+		if reveal {
+			reveals = append(reveals, refs...)
+		} else {
+			uses = append(uses, refs...)
+		}
+	}
+	return inOrder(uses), inOrder(reveals)
+}
+
+func inOrder(refs []ident.SecretRef) []ident.SecretRef {
+	slices.SortFunc(refs, func(a, b ident.SecretRef) int { return strings.Compare(a.String(), b.String()) })
+	return slices.Compact(refs)
+}

@@ -35,6 +35,7 @@ import (
 	"sallyport/internal/manifest"
 	"sallyport/internal/policy"
 	"sallyport/internal/problem"
+	"sallyport/internal/secret"
 	"sallyport/internal/store"
 	"sallyport/internal/telemetry"
 )
@@ -90,6 +91,9 @@ type server struct {
 	policies  *access.Policies
 	who       *access.Identifier
 	issuers   []access.Issuer
+	secrets   *secret.Store
+	touches   chan secret.Touch
+	rotator   *secret.Rotator
 	clientCAs clientCAs
 	certs     atomic.Pointer[certificates] // once the server serves
 	spaces    *spaces
@@ -235,10 +239,14 @@ func (s *server) openSpaces(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := s.openSecrets(); err != nil {
+		return err
+	}
 	s.spaces = newSpaces(s)
 	s.later(s.spaces.close)
 	s.deployer, err = deploy.New(ctx, deploy.Config{
 		Apps: apps, Blobs: blobs, Memory: s.cfg.Settings.Cells.Memory, Engine: s.cells.engine, End: s.spaces.end, Logger: s.log,
+		CheckSecrets: s.checkSecrets,
 	})
 	if err != nil {
 		return err
@@ -257,6 +265,7 @@ func (s *server) openSpaces(ctx context.Context) error {
 			return sp.Log, nil
 		},
 	})
+	s.rotator = secret.NewRotator(s.secrets, s.invokeRotation, s.deployer.Namespaces)
 	for _, ns := range s.deployer.Namespaces() {
 		if _, err := s.spaces.get(ns); err != nil {
 			return err
@@ -277,7 +286,7 @@ func (s *server) serve(ctx context.Context) error {
 	limits := event.DefaultLimits()
 	limits.EventBytes, limits.BatchBytes, limits.BatchEvents = settings.Limits.EventBytes, settings.Limits.BatchBytes, settings.Limits.BatchEvents
 	handler, err := httpapi.New(httpapi.Config{Limits: limits, Requests: settings.Limits.Requests}, httpapi.Deps{
-		Identifier: s.who, Guard: s.guard, Decisions: s.decisions, Policies: s.policies, Intake: s.spaces.intake, Deployer: s.deployer, Space: s.spaces.open,
+		Identifier: s.who, Guard: s.guard, Decisions: s.decisions, Policies: s.policies, Intake: s.spaces.intake, Deployer: s.deployer, Secrets: s.secrets, Rotate: s.rotator.Wake, Space: s.spaces.open,
 		Status: s.status, Ready: s.ready, Metrics: s.metrics.Handler(), Refused: s.metrics.Refused, Logger: s.log,
 	})
 	if err != nil {
@@ -305,6 +314,8 @@ func (s *server) serve(ctx context.Context) error {
 		}
 	})
 	background.Go(func() { s.runIdentifier(work) })
+	background.Go(func() { s.tellTouches(work) })
+	background.Go(func() { s.rotator.Run(work) })
 	if s.cfg.DebugSocket != "" {
 		background.Go(func() {
 			if err := serveDebug(work, s.cfg.DebugSocket); err != nil {
