@@ -486,13 +486,52 @@ type Access struct {
 	Policies  []string `json:"policies"`
 	// Assumed are policies whose conditions on the circumstances are taken to be as is needed.
 	Assumed []string `json:"assumed"`
+	// Via is what a principal comes by that is not the one asked about: "event_type:…" and "function:…" in turn.
+	Via []string `json:"via,omitempty"`
 }
 
 // UnusedList is authority that nothing that was asked needed.
 type UnusedList struct {
 	Since    time.Time `json:"since"`
 	Policies []Policy  `json:"policies"`
-	Grants   []Access  `json:"grants"` // publish grants of functions
+	// Grants are event types that a function's manifest or a token names, and that were not published.
+	Grants []Access `json:"grants"`
+	// Actions are what principals may do to something, and did to nothing.
+	Actions []UnusedActions `json:"actions"`
+}
+
+// UnusedActions are what a principal may do to something, and did to nothing.
+type UnusedActions struct {
+	Principal string   `json:"principal"`
+	Role      string   `json:"role,omitempty"`
+	Actions   []string `json:"actions"`
+}
+
+// WildcardList is the permits that leave something open.
+type WildcardList struct {
+	Wildcards []Wildcard `json:"wildcards"`
+}
+
+// Wildcard is a permit that leaves something open: "principal", "action" or "resource".
+type Wildcard struct {
+	Policy Policy   `json:"policy"`
+	Open   []string `json:"open"`
+	// Unconditional says that it has no condition either.
+	Unconditional bool `json:"unconditional"`
+}
+
+// PolicyProposal is tightened policies, and the proof that they deny nothing that was recorded as allowed.
+type PolicyProposal struct {
+	Since time.Time `json:"since"`
+	Text  string    `json:"text"` // in Cedar, all of it; of a boundary, the forbids to add
+	// Dropped are permits that nothing used, and Narrowed those that became narrower.
+	Dropped  []string `json:"dropped"`
+	Narrowed []string `json:"narrowed"`
+	// Replayed is how many recorded questions were decided again, alike. Assumed were allowed in circumstances that are not recorded: each
+	// permit of theirs has a form that is about them, under the same conditions. Skipped are not allowed any more.
+	Replayed int `json:"replayed"`
+	Assumed  int `json:"assumed"`
+	Skipped  int `json:"skipped"`
 }
 
 // Subscription is a deployed subscription and how far it is.

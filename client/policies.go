@@ -70,9 +70,29 @@ func (c *Client) Reach(ctx context.Context, server bool, principal string) (*api
 	return get[api.AccessList](ctx, c, url.Values{"principal": {principal}}, c.about(server, "access", "reach"))
 }
 
-// Unused returns policies and grants that nothing needed since a time.
-func (c *Client) Unused(ctx context.Context, server bool, since string) (*api.UnusedList, error) {
+// Unused returns policies, grants and actions that nothing needed since a time; with a principal, those of that one.
+func (c *Client) Unused(ctx context.Context, server bool, since, principal string) (*api.UnusedList, error) {
 	q := url.Values{}
 	set(q, "since", since)
+	set(q, "principal", principal)
 	return get[api.UnusedList](ctx, c, q, c.about(server, "access", "unused"))
+}
+
+// Wildcards lists the permits that leave something open.
+func (c *Client) Wildcards(ctx context.Context, server bool) (*api.WildcardList, error) {
+	return get[api.WildcardList](ctx, c, nil, c.about(server, "access", "wildcards"))
+}
+
+// Propose returns the policies of the namespace, or of the server, tightened to what was asked since a time.
+func (c *Client) Propose(ctx context.Context, server bool, since string) (*api.PolicyProposal, error) {
+	q := url.Values{}
+	set(q, "since", since)
+	return get[api.PolicyProposal](ctx, c, q, c.about(server, "access", "proposal"))
+}
+
+// Boundary returns forbids for the server that keep a principal within what it did since a time.
+func (c *Client) Boundary(ctx context.Context, principal, since string) (*api.PolicyProposal, error) {
+	q := url.Values{"principal": {principal}}
+	set(q, "since", since)
+	return get[api.PolicyProposal](ctx, c, q, c.about(true, "access", "boundary"))
 }

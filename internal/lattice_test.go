@@ -44,7 +44,7 @@ var lattice = map[string][]string{
 	"internal/eventlog": {"internal/event", "internal/ident", "internal/keyring", "internal/problem", "internal/store"},
 	"internal/cell":     {"api", "internal/ident", "internal/problem"},
 	// The seam of grants, and under it one package for each kind: decisions/0020.
-	"internal/grant":  {"api", "internal/ident", "internal/keyring", "internal/manifest", "internal/outbound", "internal/problem", "internal/store"},
+	"internal/grant":  {"api", "internal/ident", "internal/keyring", "internal/manifest", "internal/outbound", "internal/problem", "internal/redact", "internal/store"},
 	"internal/bundle": {"api", "internal/ident", "internal/manifest", "internal/problem"},
 
 	// The capabilities.
@@ -79,6 +79,7 @@ var anywhere = []string{"internal/telemetry"}
 // listed here (JSON, x/sys, x/term, x/sync) are treated as part of the standard library.
 var owners = map[string][]string{
 	"cel.dev/cel-go":                                {"internal/filter"},
+	"github.com/aws/aws-sdk-go-v2":                  {"internal/grant"},
 	"github.com/cedar-policy/cedar-go":              {"internal/policy"},
 	"github.com/elastic/go-seccomp-bpf":             {"internal/cell"},
 	"github.com/evanw/esbuild":                      {"internal/bundle"},

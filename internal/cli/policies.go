@@ -17,7 +17,8 @@ import (
 
 func (a *app) policyCommand() *cobra.Command {
 	return group("policy", "See who may do what, why, and what a change of policies changes",
-		a.policyList(), a.policyExplain(), a.policyWhoCan(), a.policyReach(), a.policyDecisions(), a.policyUnused(), a.policyApply(),
+		a.policyList(), a.policyExplain(), a.policyWhoCan(), a.policyReach(), a.policyDecisions(), a.policyUnused(), a.policyWildcards(),
+		a.policyPropose(), a.policyBoundary(), a.policyApply(),
 		a.policySchema(), a.policyValidate(), a.policyTest(), a.policyImport())
 }
 
@@ -193,63 +194,22 @@ in the last 30 days. Where a policy looks at circumstances, such as an address, 
 	return onServer(c, &server)
 }
 
-func (a *app) policyReach() *cobra.Command {
-	var server bool
-	c := &cobra.Command{
-		Use: "reach PRINCIPAL", Short: "List everything that a principal may do: its blast radius", Args: exactly(1, "a principal"),
-		Example: "  sallyport policy reach token:0123456789abcdef\n  sallyport policy reach function:default/price",
-		RunE: a.with(func(ctx context.Context, c *client.Client, args []string) error {
-			out, err := c.Reach(ctx, server, args[0])
-			if err != nil {
-				return err
-			}
-			return a.showAccess(out, "things that "+clean(args[0])+" may do")
-		}),
-	}
-	return onServer(c, &server)
-}
-
 func (a *app) showAccess(out *api.AccessList, noun string) error {
 	return showList(a, out, out.Access, table[api.Access]{
-		noun: noun, header: []string{"PRINCIPAL", "ACTION", "RESOURCE", "", "POLICIES"},
+		noun: noun, header: []string{"PRINCIPAL", "ACTION", "RESOURCE", "", "POLICIES", ""},
 		row: func(x *api.Access) []string {
 			sure := ""
 			if len(x.Assumed) > 0 {
 				sure = "perhaps"
 			}
-			return []string{x.Principal, x.Action, x.Resource, sure, strings.Join(x.Policies, ", ")}
+			way := ""
+			if len(x.Via) > 0 {
+				way = "by way of " + strings.Join(x.Via, " -> ")
+			}
+			return []string{x.Principal, x.Action, x.Resource, sure, strings.Join(x.Policies, ", "), way}
 		},
 		id: func(x *api.Access) string { return x.Principal + " " + x.Action + " " + x.Resource },
 	})
-}
-
-func (a *app) policyUnused() *cobra.Command {
-	var since string
-	var server bool
-	c := &cobra.Command{
-		Use: "unused", Short: "List policies and grants that nothing needed", Args: noArguments(),
-		Example: "  sallyport policy unused --since 168h",
-		RunE: a.with(func(ctx context.Context, c *client.Client, _ []string) error {
-			out, err := c.Unused(ctx, server, since)
-			if err != nil {
-				return err
-			}
-			if len(out.Policies)+len(out.Grants) == 0 && a.output == formText {
-				a.say("everything was needed since %s", stamp(out.Since))
-				return nil
-			}
-			return a.show(out, func(w io.Writer) {
-				for i := range out.Policies {
-					fmt.Fprintf(w, "policy %s (%s) permitted nothing\n", clean(out.Policies[i].ID), clean(from(&out.Policies[i])))
-				}
-				for _, g := range out.Grants {
-					fmt.Fprintf(w, "%s never used its grant to %s %s\n", clean(g.Principal), clean(g.Action), clean(g.Resource))
-				}
-			})
-		}),
-	}
-	c.Flags().StringVar(&since, "since", "720h", "since this `time` (RFC 3339) or so long ago")
-	return onServer(c, &server)
 }
 
 func (a *app) policyApply() *cobra.Command {

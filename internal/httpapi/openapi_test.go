@@ -199,7 +199,7 @@ func TestSchemas(t *testing.T) {
 	types := []any{
 		api.Receipt{}, api.Receipts{}, api.Problem{}, api.FieldError{}, api.Event{}, api.Delivery{}, api.Attempt{}, api.EventList{},
 		api.DeadLetter{}, api.DeadLetterList{}, api.DeadLetterSelection{}, api.DeadLetterResult{}, api.Bundle{}, api.Module{}, api.Plan{},
-		api.Change{}, api.Function{}, api.FunctionList{}, api.Usage{}, api.UsageLine{}, api.DecisionList{}, api.Decision{}, api.Policy{}, api.PolicyList{}, api.PolicyFiles{}, api.PolicyPlan{}, api.AccessChange{}, api.ReplayDifference{}, api.PolicyExplanation{}, api.PolicyMatch{}, api.PolicyCondition{}, api.AccessList{}, api.Access{}, api.UnusedList{}, api.PerimeterVerdict{}, api.BridgeVerdict{}, api.LevelVerdict{}, api.Bridge{}, api.Level{}, api.Perimeter{}, api.PerimeterList{},
+		api.Change{}, api.Function{}, api.FunctionList{}, api.Usage{}, api.UsageLine{}, api.DecisionList{}, api.Decision{}, api.Policy{}, api.PolicyList{}, api.PolicyFiles{}, api.PolicyPlan{}, api.AccessChange{}, api.ReplayDifference{}, api.PolicyExplanation{}, api.PolicyMatch{}, api.PolicyCondition{}, api.AccessList{}, api.Access{}, api.UnusedList{}, api.UnusedActions{}, api.WildcardList{}, api.Wildcard{}, api.PolicyProposal{}, api.PerimeterVerdict{}, api.BridgeVerdict{}, api.LevelVerdict{}, api.Bridge{}, api.Level{}, api.Perimeter{}, api.PerimeterList{},
 		api.PerimeterTest{}, api.Crossing{}, api.Subscription{}, api.Filter{}, api.Retry{}, api.SubscriptionList{},
 		api.Secret{}, api.SecretList{}, api.SecretVersion{}, api.SecretVersionList{}, api.SecretUse{}, api.SecretUseList{}, api.SecretVersionRequest{},
 		api.SecretLinkRequest{}, api.SecretCanaryRequest{}, api.SecretCanary{}, api.SecretRotationRequest{}, api.SecretRotation{},
@@ -282,7 +282,7 @@ func TestAnswers(t *testing.T) {
 	const question = "?principal=user:ann&action=publish&resource=event_type:shop/order.created&address=10.0.0.1&size=1"
 	queries := map[string]string{
 		"explainDecision": question, "explainDecisionOnServer": question, "whoCan": "?action=invoke&resource=function:shop/price",
-		"whoCanOnServer": "?action=manageTokens&resource=server", "reach": "?principal=function:shop/price", "reachOnServer": "?principal=user:ann",
+		"whoCanOnServer": "?action=manageTokens&resource=server", "reach": "?principal=function:shop/price", "reachOnServer": "?principal=user:ann", "proposeBoundary": "?principal=user:ann",
 	}
 	ops := d.operations(t)
 	keys := slices.Collect(maps.Keys(ops))

@@ -4,7 +4,6 @@ import (
 	"context"
 	"net/http"
 	"net/netip"
-	"slices"
 	"strconv"
 	"time"
 
@@ -192,6 +191,11 @@ func (a *API) universe(c *call, recorded []access.Decided) policy.Universe {
 	for _, p := range a.deps.Guard.Principals() {
 		if c.p.Namespace == "" || p.Namespace == "" || p.Namespace == c.ns {
 			who(p)
+			for _, t := range p.EventTypes {
+				if p.Namespace != "" && (c.ns == "" || p.Namespace == c.ns) {
+					what(policy.Resource{Kind: policy.KindEventType, Namespace: p.Namespace, Name: string(t)})
+				}
+			}
 		}
 	}
 	spaces := []ident.Namespace{c.ns}
@@ -205,11 +209,8 @@ func (a *API) universe(c *call, recorded []access.Decided) policy.Universe {
 		for _, f := range state.Functions {
 			who(access.FunctionPrincipal(ns, f.Name, f.Publishes).Policy())
 			what(policy.Resource{Kind: policy.KindFunction, Namespace: ns, Name: string(f.Name)})
-			for _, t := range f.Publishes {
-				what(policy.Resource{Kind: policy.KindEventType, Namespace: ns, Name: string(t)})
-			}
 		}
-		for t := range state.EventTypes {
+		for _, t := range typesOf(state) {
 			what(policy.Resource{Kind: policy.KindEventType, Namespace: ns, Name: string(t)})
 		}
 	}
@@ -266,68 +267,15 @@ func (a *API) whoCan(c *call) error {
 	return answer(c, http.StatusOK, accessList(principals, a.deps.Guard.Set().WhoCan(action, res, principals, nil)))
 }
 
-// reach answers what a principal may do: its blast radius.
-func (a *API) reach(c *call) error {
-	u := a.everything(c)
-	p, err := principalIn(u, c.query["principal"])
-	if err != nil {
-		return err
-	}
-	list, err := a.deps.Guard.Set().CanReach(p, u, nil)
-	if err != nil {
-		return problem.New(problem.Unprocessable, "policy.too_many_questions", "there is too much to ask about for one answer")
-	}
-	return answer(c, http.StatusOK, accessList([]policy.Principal{p}, list))
-}
-
 func accessList(principals []policy.Principal, list []policy.Access) *api.AccessList {
 	out := &api.AccessList{Access: []api.Access{}}
 	for i := range list {
 		one := &list[i]
 		if one.Allowed {
-			out.Access = append(out.Access, api.Access{
-				Principal: string(principals[one.Principal].ID), Action: string(one.Action), Resource: one.Resource.String(),
-				Policies: orEmpty(one.Policies), Assumed: orEmpty(one.Assumed),
-			})
+			out.Access = append(out.Access, accessOf(string(principals[one.Principal].ID), one))
 		}
 	}
 	return out
-}
-
-// unused answers with the policies and the grants that nothing that was asked since a time needed.
-func (a *API) unused(c *call) error {
-	since, _, err := c.query.period()
-	if err != nil {
-		return err
-	}
-	var uses []policy.Use
-	for _, d := range a.recorded(c, since) {
-		uses = append(uses, policy.Use{
-			Request: policy.Request{Principal: d.As, Action: d.Action, Resource: d.Resource, Context: circumstances(&d)}, Allowed: d.Allowed, Policies: d.Policies, Count: d.Count, Last: d.Last,
-		})
-	}
-	set := a.deps.Guard.Set()
-	out := api.UnusedList{Since: since.UTC(), Policies: []api.Policy{}, Grants: []api.Access{}}
-	for _, p := range set.Unused(uses, since) {
-		if p.Namespace == c.ns {
-			out.Policies = append(out.Policies, describePolicy(p))
-		}
-	}
-	// Of functions, what the manifest grants them; what roles permit people is no grant.
-	u := a.everything(c)
-	u.Actions = []policy.Action{policy.Publish}
-	u.Principals = slices.DeleteFunc(u.Principals, func(p policy.Principal) bool { return p.Kind != policy.KindFunction })
-	grants, err := set.UnusedGrants(uses, since, u)
-	if err != nil {
-		return problem.New(problem.Unprocessable, "policy.too_many_questions", "there is too much to ask about for one answer")
-	}
-	for _, g := range grants {
-		out.Grants = append(out.Grants, api.Access{
-			Principal: string(u.Principals[g.Principal].ID), Action: string(g.Action), Resource: g.Resource.String(),
-			Policies: orEmpty(g.Policies), Assumed: orEmpty(g.Assumed),
-		})
-	}
-	return answer(c, http.StatusOK, &out)
 }
 
 // questionParameters are those of a question about policies.

@@ -2,6 +2,7 @@ package manifest_test
 
 import (
 	"fmt"
+	"net/netip"
 	"os"
 	"strings"
 	"testing"
@@ -299,5 +300,53 @@ func checkFaults(t *testing.T, text []byte, err error) {
 		if i > 0 && (p.Faults[i-1].Line > f.Line || p.Faults[i-1].Line == f.Line && p.Faults[i-1].Column > f.Column) {
 			t.Fatalf("faults are not in order: %+v", p.Faults)
 		}
+	}
+}
+
+// TestHTTPGrant reads every key of an http grant.
+func TestHTTPGrant(t *testing.T) {
+	t.Parallel()
+	app, err := manifest.ParseApp("app.toml", []byte(`
+name = "webshop"
+[functions.price]
+source = "price.ts"
+[functions.price.grants.stripe]
+http           = "https://api.example.org:8443/v1/charges/{id}"
+methods        = ["POST", "GET"]
+query          = { version = "2" }
+headers        = { Accept = "application/json" }
+allow_query    = ["limit"]
+allow_headers  = ["Idempotency-Key"]
+auth           = { bearer = "secret:stripe-key@3", mtls = { certificate = "secret:cert", key = "secret:cert-key" } }
+redirects      = 2
+private        = ["127.0.0.1", "10.1.0.0/16", "fd00::/8"]
+ca             = "secret:corp-ca"
+proxy          = "http://proxy.internal:3128"
+proxy_resolves = true
+limits         = { timeout = "3s", reply = "64KiB" }
+[functions.price.grants.local]
+http      = "http://127.0.0.1:8080/{path...}"
+private   = ["127.0.0.1"]
+auth.hmac = { key = "secret:k", header = "X-Hub-Signature-256", signed = "{body}", format = "sha256={signature}" }
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	limits := manifest.DefaultGrantLimits()
+	limits.Timeout, limits.Reply = 3*time.Second, 64<<10
+	want := map[string]manifest.Grant{
+		"stripe": {Limits: limits, HTTP: &manifest.HTTPGrant{
+			URL: "https://api.example.org:8443/v1/charges/{id}", Methods: []string{"POST", "GET"}, Query: map[string]string{"version": "2"}, Headers: map[string]string{"Accept": "application/json"},
+			AllowQuery: []string{"limit"}, AllowHeaders: []string{"Idempotency-Key"}, Redirects: 2, CA: "secret:corp-ca", Proxy: "http://proxy.internal:3128", ProxyResolves: true,
+			Auth:    manifest.HTTPAuth{Bearer: "secret:stripe-key@3", MTLS: &manifest.HTTPCertificate{Certificate: "secret:cert", Key: "secret:cert-key"}},
+			Private: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32"), netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("fd00::/8")},
+		}},
+		"local": {Limits: manifest.DefaultGrantLimits(), HTTP: &manifest.HTTPGrant{
+			URL: "http://127.0.0.1:8080/{path...}", Methods: []string{"GET"}, Private: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")},
+			Auth: manifest.HTTPAuth{HMAC: &manifest.HTTPSigned{Key: "secret:k", Header: "X-Hub-Signature-256", Signed: "{body}", Format: "sha256={signature}", Algorithm: "sha256", Encoding: "hex"}},
+		}},
+	}
+	if diff := cmp.Diff(want, app.Functions["price"].Grants, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); diff != "" {
+		t.Errorf("grants (-want +got):\n%s", diff)
 	}
 }

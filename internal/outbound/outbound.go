@@ -1,14 +1,15 @@
 // Package outbound opens connections to the world outside, and is the only package that does.
 //
-// What holds for each of them, whoever asks: the scheme is https and the certificate is verified; the
-// address that is dialled is checked, not the name that was resolved, so that a name which means one
-// address now and another one later (DNS rebinding) gains nothing; loopback, private, link-local, metadata
-// and other special addresses are refused; a redirect is an error; no proxy of the environment is used; time
-// and size of an answer are bounded, and it is not decompressed.
+// What holds for each of them, whoever asks: the certificate is verified; the address that is dialled is checked, not the name
+// that was resolved, so that a name which means one address now and another one later (DNS rebinding) gains nothing;
+// loopback, private, link-local, metadata and other special addresses are refused unless they are asked for; nothing of the
+// environment is used, no proxy; time and size of an answer are bounded.
 //
-// A client that is allowed private addresses still reaches no link-local address and no metadata service.
+// There are two kinds. A Client fetches what the server itself needs: https only, a redirect is an error, nothing is
+// decompressed; one that is allowed private addresses still reaches no link-local address and no metadata service. A Route
+// carries the requests of a grant: it reaches the special addresses that the grant names, and through the proxy that it names.
 //
-// Callers: access/oidc (keys of issuers), login (the command line).
+// Callers: access/oidc (keys of issuers), login (the command line), grant/httpgrant.
 package outbound
 
 import (

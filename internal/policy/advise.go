@@ -46,6 +46,41 @@ func (s *Set) Unused(uses []Use, since time.Time) []Policy {
 	return list
 }
 
+// UnusedActions are what a principal may do to something, and has not done to anything.
+type UnusedActions struct {
+	Principal int // the place in the universe
+	Actions   []Action
+}
+
+// UnusedActions returns, for each principal of the universe that has some, the actions that it may do to something in it, in some
+// context, and has not done to anything since a time.
+func (s *Set) UnusedActions(uses []Use, since time.Time, u Universe) ([]UnusedActions, error) {
+	type did struct {
+		principal ident.PrincipalID
+		action    Action
+	}
+	used := map[did]bool{}
+	for i := range uses {
+		if uses[i].Allowed && !uses[i].Last.Before(since) {
+			used[did{uses[i].Request.Principal.ID, uses[i].Request.Action}] = true
+		}
+	}
+	var list []UnusedActions
+	err := u.each(func(i int, q *Request) {
+		d := did{q.Principal.ID, q.Action}
+		if used[d] || !s.decide(q, true).Allowed {
+			return
+		}
+		used[d] = true // one resource is enough
+		if len(list) == 0 || list[len(list)-1].Principal != i {
+			list = append(list, UnusedActions{Principal: i})
+		}
+		last := &list[len(list)-1]
+		last.Actions = append(last.Actions, q.Action)
+	})
+	return list, err
+}
+
 // UnusedGrants returns what the universe's principals may do, in some context, and have not done since a time.
 func (s *Set) UnusedGrants(uses []Use, since time.Time, u Universe) ([]Access, error) {
 	type grant struct {
@@ -114,13 +149,50 @@ type Proposal struct {
 	Set  *Set   // with it in place
 	// Dropped are the permits that nothing used, and Narrowed those that became narrower.
 	Dropped, Narrowed []string
-	// Replayed is how many recorded requests were decided with both sets, alike. Skipped were allowed when they were
-	// recorded, and are not now.
-	Replayed, Skipped int
+	// Replayed is how many recorded requests were decided with both sets, alike. Assumed are those that are not allowed without
+	// circumstances that are not recorded, such as an address: of them it is shown that each permit that allowed them has a
+	// narrower form that is about them, under the same conditions. Skipped were allowed when they were recorded, and are not now.
+	Replayed, Assumed, Skipped int
 }
 
 // ErrNotProven says that a proposal would deny what was allowed; it is not handed out then.
 var ErrNotProven = errors.New("the tightened policies would deny a recorded request")
+
+// evidence is a recorded allowed request that a proposal must allow.
+type evidence struct {
+	request *Request
+	// strict says that it is allowed in the context that is at hand; else it is in some context.
+	strict bool
+	// permits are those that allow it, or did when it was recorded and still would in some context.
+	permits []string
+}
+
+// evidence returns the allowed uses since a time that are still allowed, in some context. What is recorded of perimeters alone needs
+// no policies.
+func (s *Set) evidence(uses []Use, since time.Time) (list []evidence, skipped int) {
+	for i := range uses {
+		u := &uses[i]
+		if _, _, delivery := u.Request.delivery(); delivery || s.partial(&u.Request) || !u.Allowed || u.Last.Before(since) {
+			continue
+		}
+		now, ever := s.Decide(u.Request), s.decide(&u.Request, true)
+		e := evidence{request: &u.Request, strict: now.Allowed}
+		if now.Allowed {
+			e.permits = now.Policies
+		}
+		for _, id := range u.Policies {
+			if slices.Contains(ever.Policies, id) && !slices.Contains(e.permits, id) {
+				e.permits = append(e.permits[:len(e.permits):len(e.permits)], id)
+			}
+		}
+		if !e.strict && (!ever.Allowed || len(e.permits) == 0) {
+			skipped++
+			continue
+		}
+		list = append(list, e)
+	}
+	return list, skipped
+}
 
 // Propose tightens the permits of a namespace, or with "" of the server, to what the allowed uses since a time needed:
 // permits that none needed are dropped, the others get the actions and resources that were used, and, where
@@ -129,23 +201,14 @@ var ErrNotProven = errors.New("the tightened policies would deny a recorded requ
 func (s *Set) Propose(uses []Use, since time.Time, ns ident.Namespace) (*Proposal, error) {
 	p := &Proposal{}
 	needs := map[string]*need{}
-	var requests []Request
-	for i := range uses {
-		u := &uses[i]
-		if !u.Allowed || u.Last.Before(since) {
-			continue
-		}
-		d := s.Decide(u.Request)
-		if !d.Allowed {
-			p.Skipped++
-			continue
-		}
-		requests = append(requests, u.Request)
-		for _, id := range d.Policies {
+	shown, skipped := s.evidence(uses, since)
+	p.Skipped = skipped
+	for i := range shown {
+		for _, id := range shown[i].permits {
 			if needs[id] == nil {
 				needs[id] = &need{}
 			}
-			needs[id].add(&u.Request)
+			needs[id].add(shown[i].request)
 		}
 	}
 	var files []File
@@ -161,6 +224,7 @@ func (s *Set) Propose(uses []Use, since time.Time, ns ident.Namespace) (*Proposa
 			taken[c.localID()] = true
 		}
 	}
+	forms := map[string][]string{}
 	for c := range s.all() {
 		if c.ns != ns || !c.permit {
 			continue
@@ -170,34 +234,47 @@ func (s *Set) Propose(uses []Use, since time.Time, ns ident.Namespace) (*Proposa
 			continue
 		}
 		p.Narrowed = append(p.Narrowed, c.id)
-		for _, narrow := range needs[c.id].narrow(c, taken) {
-			text.Write(narrow)
+		for _, form := range needs[c.id].narrow(c, taken) {
+			forms[c.id] = append(forms[c.id], strings.TrimSuffix(c.id, c.localID())+form.id)
+			text.Write(form.text)
 			text.WriteString("\n\n")
 		}
 	}
 	p.Text = text.Bytes()
-	if err := s.prove(p, ns, files, requests); err != nil {
+	if err := s.prove(p, ns, files, shown, forms); err != nil {
 		return nil, err
 	}
 	return p, nil
 }
 
-// prove makes the set of a proposal, and replays the recorded requests.
-func (s *Set) prove(p *Proposal, ns ident.Namespace, others []File, requests []Request) (err error) {
+// prove makes the set of a proposal, and holds it to what was recorded. forms are the ids of those that each permit became.
+func (s *Set) prove(p *Proposal, ns ident.Namespace, others []File, shown []evidence, forms map[string][]string) (err error) {
 	proposed := File{Name: "proposed.cedar", Text: p.Text, Namespace: ns}
 	if ns != "" {
 		p.Set, err = s.WithNamespace(ns, proposed)
-	} else {
-		p.Set, err = New(append(joined(others), proposed)...)
+	} else if p.Set, err = New(append(joined(others), proposed)...); err == nil {
+		p.Set.borders = s.borders
 	}
 	if err != nil {
 		return fmt.Errorf("read the proposed policies: %w", err)
 	}
-	if differences := Replay(requests, s, p.Set); len(differences) > 0 {
-		q := requests[differences[0].Request]
-		return fmt.Errorf("%w: %s %s %s", ErrNotProven, q.Principal.ID, q.Action, q.Resource)
+	for i := range shown {
+		e := &shown[i]
+		ever := p.Set.decide(e.request, true)
+		proven := ever.Allowed && (!e.strict || p.Set.Decide(*e.request).Allowed)
+		for _, id := range e.permits {
+			became := forms[id]
+			proven = proven && (became == nil || slices.ContainsFunc(became, func(form string) bool { return slices.Contains(ever.Policies, form) }))
+		}
+		if !proven {
+			return fmt.Errorf("%w: %s %s %s", ErrNotProven, e.request.Principal.ID, e.request.Action, e.request.Resource)
+		}
+		if e.strict {
+			p.Replayed++
+		} else {
+			p.Assumed++
+		}
 	}
-	p.Replayed = len(requests)
 	return nil
 }
 
@@ -247,7 +324,7 @@ type part struct {
 }
 
 // narrow returns the permits that take the place of c, with ids that are not taken.
-func (n *need) narrow(c *compiled, taken map[string]bool) [][]byte {
+func (n *need) narrow(c *compiled, taken map[string]bool) []form {
 	named := c.scope.principal.uid != (types.EntityUID{})
 	var parts []part
 	for _, u := range n.uses {
@@ -266,11 +343,18 @@ func (n *need) narrow(c *compiled, taken map[string]bool) [][]byte {
 		}
 	}
 	parts = merge(parts)
-	out := make([][]byte, len(parts))
+	out := make([]form, len(parts))
 	for i := range parts {
-		out[i] = parts[i].permit(c, freeID(c.localID(), taken))
+		id := freeID(c.localID(), taken)
+		out[i] = form{id, parts[i].permit(c, id)}
 	}
 	return out
+}
+
+// form is a permit that takes the place of another, with its own id.
+type form struct {
+	id   string
+	text []byte
 }
 
 // merge makes one part of those that differ in the action only. The parts are in a stable order then.
@@ -396,18 +480,11 @@ func (s *Set) Boundary(p Principal, uses []Use, since time.Time) (*Proposal, err
 	}
 	out := &Proposal{}
 	n := &need{}
-	var requests []Request
-	for i := range uses {
-		u := &uses[i]
-		if !u.Allowed || u.Last.Before(since) || u.Request.Principal.ID != p.ID {
-			continue
-		}
-		if !s.Decide(u.Request).Allowed {
-			out.Skipped++
-			continue
-		}
-		requests = append(requests, u.Request)
-		n.add(&u.Request)
+	own := slices.DeleteFunc(slices.Clone(uses), func(u Use) bool { return u.Request.Principal.ID != p.ID })
+	shown, skipped := s.evidence(own, since)
+	out.Skipped = skipped
+	for i := range shown {
+		n.add(shown[i].request)
 	}
 	uid := cedar.NewEntityUID(cedar.EntityType(p.Kind), cedar.String(id))
 	var text bytes.Buffer
@@ -425,7 +502,7 @@ func (s *Set) Boundary(p Principal, uses []Use, since time.Time) (*Proposal, err
 			files = append(files, File{Name: fmt.Sprintf("%d", len(files)), Text: []byte(c.text), Namespace: c.ns})
 		}
 	}
-	if err := s.prove(out, "", files, requests); err != nil {
+	if err := s.prove(out, "", files, shown, nil); err != nil {
 		return nil, err
 	}
 	return out, nil

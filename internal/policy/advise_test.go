@@ -3,6 +3,7 @@ package policy_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -185,5 +186,93 @@ func TestBoundary(t *testing.T) {
 	}
 	if _, err := s.Boundary(policy.Principal{}, nil, noon); problem.From(err).Kind != problem.Invalid {
 		t.Errorf("Boundary of nobody = %v, want Invalid", err)
+	}
+}
+
+// TestProposeKeepsWhatCannotBeReplayed: what was allowed in circumstances that nobody recorded keeps its permit.
+func TestProposeKeepsWhatCannotBeReplayed(t *testing.T) {
+	t.Parallel()
+	s := with(t, file("shop", `
+@id("office") permit (principal is User, action == Action::"publish", resource in Namespace::"shop")
+when { context has ip && context.ip.isInRange(ip("10.0.0.0/8")) };
+@id("small") permit (principal, action == Action::"publish", resource) when { context.event.size < 10 };`))
+	ann, bob := user("ann"), user("bob")
+	order := eventType("shop", "order")
+	uses := []policy.Use{
+		use(ann, policy.Publish, order, "shop/office"),                // was large; without its size, "small" would allow it
+		use(bob, policy.Publish, eventType("shop", "x"), "shop/gone"), // allowed by "small" now
+	}
+	uses[0].Request.Context.Event.Size = 0
+	large := use(bob, policy.Publish, order, "shop/office")
+	large.Request.Context.Event.Size = 100 // nothing that is known allows it: the address is missing
+	unknown := use(bob, policy.Invoke, function("shop", "f"), "shop/gone")
+	p, err := s.Propose(append(uses, large, unknown), noon, "shop")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.Replayed != 2 || p.Assumed != 1 || p.Skipped != 1 || len(p.Dropped) != 0 {
+		t.Errorf("replayed %d, assumed %d, skipped %d, dropped %v", p.Replayed, p.Assumed, p.Skipped, p.Dropped)
+	}
+	office := policy.Context{Now: noon, Transport: policy.TransportTLS, IP: netip.MustParseAddr("10.1.2.3"), Event: &policy.Event{Type: "order", Size: 1000}}
+	for who, want := range map[string]bool{"ann": true, "bob": true, "carl": false} {
+		if got := p.Set.Decide(policy.Request{Principal: user(who), Action: policy.Publish, Resource: order, Context: office}).Allowed; got != want {
+			t.Errorf("%s from the office: %v, want %v\n%s", who, got, want, p.Text)
+		}
+	}
+	b, err := s.Boundary(bob, []policy.Use{large}, noon)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b.Assumed != 1 || !b.Set.Decide(policy.Request{Principal: bob, Action: policy.Publish, Resource: order, Context: office}).Allowed {
+		t.Errorf("the boundary denies what was recorded:\n%s", b.Text)
+	}
+}
+
+// TestFollow: what a principal can have functions do is its own blast radius.
+func TestFollow(t *testing.T) {
+	t.Parallel()
+	s := with(t)
+	fn := func(name string, publishes ...ident.EventType) policy.Principal {
+		return policy.Principal{Kind: policy.KindFunction, ID: ident.PrincipalID("function:shop/" + name), Namespace: "shop", EventTypes: publishes}
+	}
+	a, b, c := fn("a", "two"), fn("b", "three", "one"), fn("c", "four")
+	one, two, three, four := eventType("shop", "one"), eventType("shop", "two"), eventType("shop", "three"), eventType("shop", "four")
+	u := policy.Universe{Principals: []policy.Principal{a, b, c}, Resources: []policy.Resource{one, two, three, four, function("shop", "a")}}
+	delivered := map[policy.Resource][]policy.Principal{one: {a}, two: {b, a}}
+	limited := policy.Principal{Kind: policy.KindToken, ID: "token:t", Role: policy.Publisher, EventTypes: []ident.EventType{"one"}}
+	list, err := s.Follow(limited, u, func(act policy.Action, r policy.Resource) []policy.Principal {
+		if act == policy.Publish {
+			return delivered[r]
+		}
+		return nil
+	}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, r := range list {
+		got = append(got, strings.TrimSpace(fmt.Sprintf("%s %s %s %s", r.By.ID, r.Action, r.Resource.Name, strings.Join(r.Via, " "))))
+	}
+	const viaA = "event_type:shop/one function:shop/a"
+	want := []string{
+		"token:t publish one", "function:shop/a publish two " + viaA,
+		"function:shop/b publish one " + viaA + " event_type:shop/two function:shop/b",
+		"function:shop/b publish three " + viaA + " event_type:shop/two function:shop/b",
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("Follow (-want +got):\n%s", d)
+	}
+}
+
+// TestUnusedActions: an action that was done to anything is used.
+func TestUnusedActions(t *testing.T) {
+	t.Parallel()
+	s := with(t)
+	reader, stranger := token(policy.Reader, "shop"), user("x")
+	uses := []policy.Use{use(reader, policy.ReadLogs, policy.OfNamespace("shop"), "reader-namespace")}
+	got, err := s.UnusedActions(uses, noon, policy.Universe{Principals: []policy.Principal{stranger, reader}, Resources: []policy.Resource{policy.OfNamespace("shop"), policy.OfNamespace("bank")}})
+	want := []policy.UnusedActions{{Principal: 1, Actions: []policy.Action{policy.ReadEvents, policy.ReadFunctions, policy.ReadDeadLetters, policy.ReadStatus}}}
+	if d := cmp.Diff(want, got); err != nil || d != "" {
+		t.Errorf("UnusedActions: %v (-want +got):\n%s", err, d)
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"sallyport/internal/ident"
 )
 
 // MaxQuestions bounds how many questions one analysis asks. A million take some seconds.
@@ -89,6 +91,52 @@ func (s *Set) CanReach(p Principal, u Universe, c *Context) ([]Access, error) {
 		}
 	})
 	return list, err
+}
+
+// Reached is something that a principal may do, or that functions may do because of it.
+type Reached struct {
+	Access
+	// By is who does it: the principal itself, or a function, and Via what it came by: "event_type:…" and "function:…" in turn.
+	By  Principal
+	Via []string
+}
+
+// Follow returns what CanReach does, and everything that functions may do which the principal can have run, by invoking them, by publishing
+// what is delivered to them or by deploying them, and so on. runs returns the functions that something allowed has run; it is asked about
+// publish, invoke and deploy. Each function is followed once, by the shortest way.
+func (s *Set) Follow(p Principal, u Universe, runs func(a Action, r Resource) []Principal, c *Context) ([]Reached, error) {
+	var list []Reached
+	seen := map[ident.PrincipalID]bool{p.ID: true}
+	todo := []Reached{{By: p}}
+	if n := len(Actions()) * len(u.Resources); n > 0 && len(u.Principals) > MaxQuestions/n {
+		return nil, ErrTooManyQuestions // each function is one of the principals
+	}
+	for len(todo) > 0 {
+		from := todo[0]
+		todo = todo[1:]
+		reach, err := s.CanReach(from.By, u, c)
+		if err != nil {
+			return nil, err
+		}
+		for _, a := range reach {
+			list = append(list, Reached{Access: a, By: from.By, Via: from.Via})
+			if a.Action != Publish && a.Action != Invoke && a.Action != Deploy {
+				continue
+			}
+			for _, f := range runs(a.Action, a.Resource) {
+				if seen[f.ID] {
+					continue
+				}
+				seen[f.ID] = true
+				via := slices.Clone(from.Via)
+				if a.Action == Publish {
+					via = append(via, a.Resource.String())
+				}
+				todo = append(todo, Reached{By: f, Via: append(via, string(f.ID))})
+			}
+		}
+	}
+	return list, nil
 }
 
 // each asks every question of the universe.
