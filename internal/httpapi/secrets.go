@@ -98,7 +98,8 @@ func (a *API) describeSecret(c *call, s *secret.Secret) api.Secret {
 // usersOf returns the functions whose grants name a secret.
 func (a *API) usersOf(ns ident.Namespace, name ident.SecretName) (out []ident.FunctionName) {
 	for _, f := range a.deps.Deployer.State(ns).Functions {
-		if slices.ContainsFunc(f.Secrets, func(r ident.SecretRef) bool { return r.Own() && r.Name == string(name) }) {
+		is := func(r ident.SecretRef) bool { return r.Own() && r.Name == string(name) }
+		if slices.ContainsFunc(f.Secrets, is) || slices.ContainsFunc(f.Reveals, is) {
 			out = append(out, f.Name)
 		}
 	}

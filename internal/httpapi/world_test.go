@@ -131,7 +131,7 @@ func newWorldOf(t testing.TB, cfg httpapi.Config) *world {
 	}
 	w.API, err = httpapi.New(cfg, httpapi.Deps{
 		Identifier: access.NewIdentifier(w.guard.Tokens, access.IdentifierConfig{}),
-		Guard:      w.guard, Decisions: decisions(t, w.guard), Policies: policies(t, w.guard), Intake: intake{w}, Deployer: deployer{w}, Space: w.space,
+		Guard:      w.guard, Decisions: decisions(t, w.guard), Policies: policies(t, w.guard), Intake: intake{w}, Deployer: deployer{w}, Secrets: newSecrets(t), Space: w.space,
 		Status: func(context.Context) api.Status {
 			return api.Status{Version: "v", Mode: "dev", Started: time.Unix(1, 0).UTC(), DataDir: "/data", DiskFree: 1, Resident: 2, Cells: &api.CellStatus{SecondWall: "on", Reset: "tracked"}}
 		},

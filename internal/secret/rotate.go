@@ -50,9 +50,9 @@ const (
 type rotation struct {
 	Function ident.FunctionName `json:"function"`
 	// Creates says that the function makes the value; else the server does.
-	Creates bool          `json:"creates,omitempty"`
-	Every   time.Duration `json:"every,format:units"`
-	Grace   time.Duration `json:"grace,format:units"`
+	Creates bool        `json:"creates,omitempty"`
+	Every   nanoseconds `json:"every,omitzero"`
+	Grace   nanoseconds `json:"grace"`
 	// Next is when it is due, zero without a schedule.
 	Next time.Time `json:"next,omitzero"`
 
@@ -64,6 +64,9 @@ type rotation struct {
 	Ended   time.Time         `json:"ended,omitzero"`
 	Error   string            `json:"error,omitempty"`
 }
+
+// nanoseconds is a time.Duration as it is stored.
+type nanoseconds int64
 
 func (r *rotation) running() bool { return r != nil && r.Step != StepNone }
 
@@ -80,7 +83,7 @@ type Rotation struct {
 
 func (r *rotation) describe() *Rotation {
 	return &Rotation{
-		Function: r.Function, Creates: r.Creates, Every: r.Every, Grace: r.Grace, Next: r.Next, Step: r.Step, Started: r.Started, Ended: r.Ended, Error: r.Error,
+		Function: r.Function, Creates: r.Creates, Every: time.Duration(r.Every), Grace: time.Duration(r.Grace), Next: r.Next, Step: r.Step, Started: r.Started, Ended: r.Ended, Error: r.Error,
 	}
 }
 
@@ -146,7 +149,7 @@ func (s *Store) Plan(ctx context.Context, ns ident.Namespace, name ident.SecretN
 func (r *record) plan(p *Plan, now time.Time) error {
 	rot := r.Rotation
 	if rot == nil {
-		rot = &rotation{Grace: DefaultGrace}
+		rot = &rotation{Grace: nanoseconds(DefaultGrace)}
 		r.Rotation = rot
 	}
 	if p.Function != "" {
@@ -156,10 +159,10 @@ func (r *record) plan(p *Plan, now time.Time) error {
 		return invalid("no function rotates the secret %q", r.Name).WithHint("name one: sallyport secret rotate %s --function NAME", r.Name)
 	}
 	if p.Grace != 0 {
-		rot.Grace = p.Grace
+		rot.Grace = nanoseconds(p.Grace)
 	}
 	if p.Every != 0 {
-		rot.Every, rot.Next = p.Every, now.Add(p.Every)
+		rot.Every, rot.Next = nanoseconds(p.Every), now.Add(p.Every)
 	}
 	if p.Off {
 		rot.Every, rot.Next = 0, time.Time{}
@@ -173,7 +176,7 @@ func (r *record) plan(p *Plan, now time.Time) error {
 func (r *rotation) begin(now time.Time, by ident.PrincipalID) {
 	r.Step, r.Pending, r.Tries, r.Started, r.Ended, r.Error, r.By = StepCreate, 0, 0, now, time.Time{}, "", by
 	if r.Every > 0 {
-		r.Next = now.Add(r.Every)
+		r.Next = now.Add(time.Duration(r.Every))
 	}
 }
 
@@ -328,7 +331,7 @@ func (x *Rotator) step(ctx context.Context, sp *space, name ident.SecretName) (d
 	case StepFinish:
 		err = sp.advance(ctx, name, StepFinish, func(r *record, now time.Time) {
 			rot := r.Rotation
-			r.promote(rot.Pending, rot.Grace, now)
+			r.promote(rot.Pending, time.Duration(rot.Grace), now)
 			rot.Step, rot.Pending, rot.Tries, rot.Ended = StepNone, 0, 0, now
 		})
 		if err == nil {
