@@ -76,12 +76,28 @@ type Event struct {
 	Position        uint64            `json:"position"`
 	AcceptedAt      time.Time         `json:"accepted_at"`
 	Principal       string            `json:"principal"`
-	State           EventState        `json:"state"`
-	Deliveries      []Delivery        `json:"deliveries,omitempty"`
+	// Behind is who is behind an event that a function emitted.
+	Behind     *Behind    `json:"behind,omitempty"`
+	State      EventState `json:"state"`
+	Deliveries []Delivery `json:"deliveries,omitempty"`
 	// Data is present only when the caller asked for it and may read it: JSON data as it was
 	// accepted, anything else in DataBase64.
 	Data       jsontext.Value `json:"data,omitempty"`
 	DataBase64 []byte         `json:"data_base64,omitempty"`
+}
+
+// Behind is who is behind an event that a function emitted: who sent the first event of the chain, and the functions since then,
+// the one that emitted this event last.
+type Behind struct {
+	// Principal is empty when it is not known.
+	Principal string             `json:"principal,omitempty"`
+	Functions []FunctionRevision `json:"functions,omitempty"`
+}
+
+// FunctionRevision names a revision of a function.
+type FunctionRevision struct {
+	Name     string `json:"name"`
+	Revision int    `json:"revision"`
 }
 
 // Delivery is the handing of one event to one function through one subscription.
@@ -352,12 +368,14 @@ type ReplayDifference struct {
 
 // PolicyExplanation says how a question is decided, and what each policy that is about it comes to.
 type PolicyExplanation struct {
-	Principal string        `json:"principal"`
-	Action    string        `json:"action"`
-	Resource  string        `json:"resource"`
-	Allowed   bool          `json:"allowed"`
-	Policies  []string      `json:"policies"` // the determining ones
-	Matched   []PolicyMatch `json:"matched"`
+	Principal string   `json:"principal"`
+	Action    string   `json:"action"`
+	Resource  string   `json:"resource"`
+	Allowed   bool     `json:"allowed"`
+	Policies  []string `json:"policies"` // the determining ones
+	// OnBehalf says that a function is permitted this only as far as its caller is, and the answer is about both.
+	OnBehalf bool          `json:"on_behalf,omitempty"`
+	Matched  []PolicyMatch `json:"matched"`
 	// Bridges are those that it crosses the borders of perimeters by, and DryRun the perimeters in dry-run that would deny it.
 	Bridges []string `json:"bridges,omitempty"`
 	DryRun  []string `json:"dry_run,omitempty"`

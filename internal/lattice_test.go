@@ -54,14 +54,14 @@ var lattice = map[string][]string{
 	"internal/funclog": {"api"},
 	// Values with names, which grants use: decisions/0023.
 	"internal/secret": {"internal/grant", "internal/ident", "internal/keyring", "internal/outbound", "internal/problem", "internal/redact", "internal/store"},
-	"internal/meter":   {"internal/ident", "internal/store"},
+	"internal/meter":  {"internal/ident", "internal/store"},
 	// What a function emits comes in by the same way as everything else: decisions/0004.
 	"internal/dispatch": {"api", "internal/cell", "internal/deploy", "internal/event", "internal/eventlog", "internal/grant", "internal/ident", "internal/ingress", "internal/manifest", "internal/problem", "internal/redact", "internal/store"},
 
 	// The surfaces.
 	"client":            {"api"},
 	"internal/login":    {"internal/outbound"},
-	"internal/httpapi":  {"api", "internal/access", "internal/deploy", "internal/dispatch", "internal/event", "internal/eventlog", "internal/funclog", "internal/ident", "internal/ingress", "internal/meter", "internal/policy", "internal/problem", "internal/secret"},
+	"internal/httpapi":  {"api", "internal/access", "internal/deploy", "internal/dispatch", "internal/event", "internal/eventlog", "internal/funclog", "internal/ident", "internal/ingress", "internal/manifest", "internal/meter", "internal/policy", "internal/problem", "internal/secret"},
 	"internal/server":   {"*"},
 	"sdk/js":            {},
 	"internal/scaffold": {"internal/ident", "internal/problem", "sdk/js"},
@@ -85,6 +85,8 @@ var owners = map[string][]string{
 	"github.com/evanw/esbuild":                      {"internal/bundle"},
 	"github.com/go-jose/go-jose":                    {"internal/access"},
 	"github.com/fsnotify/fsnotify":                  {"internal/cli"},
+	"github.com/jackc/pgx":                          {"internal/grant/sqlgrant"},
+	"github.com/ncruces/go-sqlite3":                 {"internal/grant/sqlgrant"},
 	"github.com/klauspost/compress":                 {"internal/cell"},
 	"github.com/landlock-lsm/go-landlock":           {"internal/cell"},
 	"kernel.org/pub/linux/libs/security/libcap/cap": {"internal/cell"},

@@ -7,8 +7,10 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
@@ -78,24 +80,23 @@ type compiler func(module []byte) (wazero.CompiledModule, error)
 // compile returns the compiled form of a module: with the code that the cache has under the key, or else with what
 // it makes of it, which it keeps. Either way what wazero reads is the module's skeleton, so that it does not hold
 // the text of what it has the code of.
-func (c *codeCache) compile(ctx context.Context, key string, module []byte, compile compiler) (wazero.CompiledModule, harden.Report, error) {
+func (c *codeCache) compile(ctx context.Context, key string, src source, compile compiler) (compiled, error) {
 	if kept := c.cache.Get(key); kept != nil {
-		if compiled, report, err := c.reuse(kept, compile); err == nil {
-			return compiled, report, nil
+		if out, err := c.reuse(kept, compile); err == nil {
+			return out, nil
 		}
 		// What cannot be used is as good as nothing.
 	}
-	hardened, report, err := harden.Module(module)
+	hardened, report, err := hardenSource(ctx, src)
 	if err != nil {
-		return nil, report, err
+		return compiled{}, err
 	}
 	made, err := c.make(ctx, hardened, report, compile)
 	if err != nil {
-		return nil, report, err
+		return compiled{}, err
 	}
 	if made == nil {
-		compiled, err := compile(hardened)
-		return compiled, report, err
+		return compileAll(hardened, report, compile)
 	}
 	c.cache.Put(key, made)
 	return c.reuse(made, compile)
@@ -114,7 +115,7 @@ func (c *codeCache) make(ctx context.Context, hardened []byte, report harden.Rep
 	if err != nil || len(code) == 0 || len(code) > maxCode {
 		return nil, err
 	}
-	e.packed = s2.Encode(nil, code)
+	e.packed, e.size = pack(code), int64(len(code))
 	// wazero names the file of a module by the module, so it is asked for that of the skeleton.
 	if e.path, _, err = c.write(ctx, e.skeleton, compile); err != nil || e.path == "" {
 		return nil, err
@@ -133,32 +134,89 @@ func (c *codeCache) write(ctx context.Context, module []byte, compile compiler) 
 }
 
 // reuse returns the compiled form of a module of which there is an entry.
-func (c *codeCache) reuse(kept []byte, compile compiler) (wazero.CompiledModule, harden.Report, error) {
+func (c *codeCache) reuse(kept []byte, compile compiler) (compiled, error) {
 	e, err := parseEntry(kept)
 	if err != nil {
-		return nil, harden.Report{}, err
+		return compiled{}, err
 	}
 	done, err := c.restore(e)
 	if err != nil {
-		return nil, harden.Report{}, err
+		return compiled{}, err
 	}
 	defer done()
-	compiled, err := compile(e.skeleton)
-	return compiled, e.report, err
+	code, err := compile(e.skeleton)
+	return compiled{code, e.report, e.size + int64(len(e.skeleton))}, err
 }
 
 // entry is what is kept of a module.
 type entry struct {
 	report   harden.Report
 	skeleton []byte
-	// path is that of the file in the folder in which wazero looks for the code of the skeleton, and packed what
-	// belongs into it, the code of the module, in the block format of S2: it is four times as long.
+	// path is that of the file in the folder in which wazero looks for the code of the skeleton. packed is what
+	// belongs into it, the code of the module, of size bytes: packed, it is a fourth of that.
 	path   string
+	size   int64
 	packed []byte
 }
 
 // maxCode bounds the code of a module, unpacked, in bytes: that of the longest takes some 200 MiB.
 const maxCode = 512 << 20
+
+// packedBlock is what is packed and unpacked at once, in bytes: it stays in the caches of a processor, which a whole
+// module does not.
+const packedBlock = 512 << 10
+
+// pack packs code: blocks in the block format of S2, each after its length.
+func pack(code []byte) (out []byte) {
+	for block := range slices.Chunk(code, packedBlock) {
+		b := s2.Encode(nil, block)
+		out = append(binary.AppendUvarint(out, uint64(len(b))), b...)
+	}
+	return out
+}
+
+// unpack writes the code of e to w. It is safe with packed bytes from anywhere.
+func (e *entry) unpack(w io.Writer) error {
+	buffer := make([]byte, packedBlock)
+	left := e.size
+	for b := e.packed; len(b) > 0; {
+		n, width := binary.Uvarint(b)
+		if width <= 0 || n > uint64(len(b)-width) {
+			return errEntry
+		}
+		packed := b[width : width+int(n)]
+		b = b[width+int(n):]
+		if n, err := s2.DecodedLen(packed); err != nil || n > packedBlock {
+			return errEntry
+		}
+		block, err := s2.Decode(buffer, packed)
+		if err != nil {
+			return fmt.Errorf("%w: %w", errEntry, err)
+		}
+		if left -= int64(len(block)); left < 0 {
+			break
+		}
+		if _, err := w.Write(block); err != nil {
+			return err
+		}
+	}
+	if left != 0 {
+		return errEntry
+	}
+	return nil
+}
+
+// unpackTo writes the code of e to a file, or leaves none.
+func (e *entry) unpackTo(path string) error {
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(e.unpack(file), file.Close()); err != nil {
+		return errors.Join(err, os.Remove(path))
+	}
+	return nil
+}
 
 // errEntry is returned for bytes that are no entry.
 var errEntry = errors.New("not an entry of compiled code")
@@ -169,7 +227,7 @@ func (e *entry) encode() ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode the report of a module: %w", err)
 	}
-	parts := [][]byte{[]byte(e.path), report, e.skeleton, e.packed}
+	parts := [][]byte{[]byte(e.path), binary.AppendVarint(nil, e.size), report, e.skeleton, e.packed}
 	size := 0
 	for _, p := range parts {
 		size += len(p) + binary.MaxVarintLen64
@@ -183,7 +241,7 @@ func (e *entry) encode() ([]byte, error) {
 
 // parseEntry parses what encode made, and keeps it. It is safe with bytes from anywhere, but the code is code.
 func parseEntry(b []byte) (*entry, error) {
-	var parts [4][]byte
+	var parts [5][]byte
 	for i := range parts {
 		n, width := binary.Uvarint(b)
 		if width <= 0 || n > uint64(len(b)-width) {
@@ -191,11 +249,12 @@ func parseEntry(b []byte) (*entry, error) {
 		}
 		parts[i], b = b[width:width+int(n)], b[width+int(n):]
 	}
-	e := &entry{path: string(parts[0]), skeleton: parts[2], packed: parts[3]}
-	if n, err := s2.DecodedLen(e.packed); err != nil || n > maxCode || len(b) > 0 || !filepath.IsLocal(e.path) {
+	e := &entry{path: string(parts[0]), skeleton: parts[3], packed: parts[4]}
+	var width int
+	if e.size, width = binary.Varint(parts[1]); width != len(parts[1]) || e.size < 0 || e.size > maxCode || len(b) > 0 || !filepath.IsLocal(e.path) {
 		return nil, errEntry
 	}
-	if err := json.Unmarshal(parts[1], &e.report, json.RejectUnknownMembers(true)); err != nil {
+	if err := json.Unmarshal(parts[2], &e.report, json.RejectUnknownMembers(true)); err != nil {
 		return nil, errEntry
 	}
 	return e, nil
@@ -207,11 +266,7 @@ func (c *codeCache) restore(e *entry) (done func(), err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.known[path] == 0 {
-		code, err := s2.Decode(nil, e.packed)
-		if err == nil {
-			err = os.WriteFile(path, code, 0o600)
-		}
-		if err != nil {
+		if err := e.unpackTo(path); err != nil {
 			return nil, fmt.Errorf("restore compiled code: %w", err)
 		}
 	}

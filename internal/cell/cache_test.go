@@ -3,13 +3,17 @@ package cell_test
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 
+	"sallyport/api"
 	"sallyport/internal/cell"
+	"sallyport/internal/problem"
 )
 
 // memoryCache is a Cache that counts.
@@ -100,7 +104,7 @@ func TestCache(t *testing.T) {
 // emptyCode returns an entry of compiled code with nothing for the code, which comes last.
 func emptyCode(entry []byte) []byte {
 	at := 0
-	for range 3 {
+	for range 4 {
 		n, width := binary.Uvarint(entry[at:])
 		if at += width + int(n); at >= len(entry) {
 			return nil // a template
@@ -188,4 +192,44 @@ func FuzzParseTemplate(f *testing.F) {
 			t.Errorf("%x is encoded as %x", b, again)
 		}
 	})
+}
+
+// TestReadLater: the code of a module is read once, when its compiled form is not kept; that it cannot be read is not
+// the module's fault.
+func TestReadLater(t *testing.T) {
+	t.Parallel()
+	cache := &memoryCache{}
+	code := echo()
+	reads := 0
+	spec := cell.Spec{Name: "echo.wasm", Kind: api.ModuleWasm, Digest: sha256.Sum256(code), Read: func(context.Context) ([]byte, error) {
+		reads++
+		return code, nil
+	}}
+	for range 2 {
+		f, err := newEngine(t, cache).Load(t.Context(), spec, cell.DefaultLimits())
+		if err != nil {
+			t.Fatal(err)
+		}
+		result, _, err := f.Invoke(t.Context(), cell.Input{Event: []byte(`{"reply":1}`)})
+		if err != nil || string(result.Reply) != "1" {
+			t.Errorf("reply = %s, %v; want 1", result.Reply, err)
+		}
+		if reads != 1 {
+			t.Errorf("the code was read %d times, want once", reads)
+		}
+		if err := f.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	unread := errors.New("the disk is gone")
+	spec.Read = func(context.Context) ([]byte, error) { return nil, unread }
+	_, err := newEngine(t, &memoryCache{}).Load(t.Context(), spec, cell.DefaultLimits())
+	if _, refused := errors.AsType[*problem.Error](err); refused || !errors.Is(err, unread) {
+		t.Errorf("Load = %v, want %v and no refusal", err, unread)
+	}
+	spec.Read = func(context.Context) ([]byte, error) { return make([]byte, cell.MaxModuleBytes+1), nil }
+	_, err = newEngine(t, &memoryCache{}).Load(t.Context(), spec, cell.DefaultLimits())
+	if p := problem.From(err); p.Code != "cell.module_too_large" {
+		t.Errorf("Load of too long a module = %v, want cell.module_too_large", err)
+	}
 }

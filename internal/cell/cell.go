@@ -106,6 +106,7 @@ type Engine struct {
 	imports  map[string]signature
 	memories *snapshot.Allocator
 	idle     idle
+	tidier   Tidier
 	code     *codeCache // nil without a Cache
 	program  string     // identifies this program in the keys of the Cache
 
@@ -180,6 +181,7 @@ func (e *Engine) Idle() int {
 // Close frees all compiled code. It is idempotent.
 func (e *Engine) Close(ctx context.Context) error {
 	e.idle.close(ctx)
+	e.tidier.Close()
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.closed {
@@ -204,7 +206,13 @@ type Spec struct {
 	// Name is the file the code came from, such as "price.ts": messages and stacks name it.
 	Name string
 	Kind api.ModuleKind
+	// Code is the module. That of a WebAssembly module may be nil when Digest is set: then Read is asked for it when
+	// its compiled form is not kept.
 	Code []byte
+	// Digest MUST be the SHA-256 of a WebAssembly module; the zero value has it computed from Code.
+	Digest [sha256.Size]byte
+	// Read returns the code of a WebAssembly module; nil when Code is all there is.
+	Read func(context.Context) ([]byte, error)
 	// SourceMap maps a script back to its author's files; it may be empty.
 	SourceMap []byte
 }
@@ -216,6 +224,7 @@ func (e *Engine) Load(ctx context.Context, spec Spec, limits Limits) (*Function,
 	if err := limits.Validate(); err != nil {
 		return nil, problem.New(problem.Invalid, "cell.limit_out_of_range", "%s: %v", spec.Name, err)
 	}
+	defer e.tidier.Touch()
 	switch spec.Kind {
 	case api.ModuleScript:
 		return e.loadScript(ctx, spec, limits)

@@ -24,7 +24,7 @@ func (e *Engine) Compile(ctx context.Context, spec Spec) error {
 	if err := checkModuleSize(spec); err != nil {
 		return err
 	}
-	m, err := e.acquire(ctx, spec.Code, e.moduleWorkers())
+	m, err := e.acquire(ctx, spec.source(), e.moduleWorkers())
 	if err != nil {
 		return refusedModule(spec.Name, err)
 	}
@@ -32,7 +32,7 @@ func (e *Engine) Compile(ctx context.Context, spec Spec) error {
 }
 
 func (e *Engine) compileScripts(ctx context.Context) (err error) {
-	m, err := e.acquire(ctx, js.Code(), e.cfg.CompileWorkers)
+	m, err := e.acquire(ctx, sourceOf(js.Code()), e.cfg.CompileWorkers)
 	if err != nil {
 		return err
 	}

@@ -52,10 +52,6 @@ func (f *Function) Kind() string { return f.kind }
 // Limits returns the limits it was loaded with.
 func (f *Function) Limits() Limits { return f.limits }
 
-// codeFactor is how much memory the compiled code of a module takes, as a multiple of the module: a Go
-// module of 3 MB took 18 MB.
-const codeFactor = 6
-
 // Resident returns about how much memory the function takes while no instance of it waits, in bytes:
 // its template, and the compiled code of a module, although other functions may share that.
 func (f *Function) Resident() int64 {
@@ -74,6 +70,7 @@ func (f *Function) Close(ctx context.Context) error {
 	f.once.Do(func() {
 		f.engine.idle.drop(ctx, f)
 		err = f.engine.release(ctx, f.module)
+		f.engine.tidier.Touch()
 	})
 	return err
 }

@@ -25,15 +25,59 @@ type module struct {
 	digest digest
 	refs   int // guarded by Engine.mu
 	once   sync.Once
-	code   wazero.CompiledModule
-	report harden.Report
-	err    error
+	compiled
+	err error
 }
 
-// acquire returns the compiled form of code, compiling it when no other function has; callers that
+// compiled is what becomes of the code of a module.
+type compiled struct {
+	code   wazero.CompiledModule
+	report harden.Report
+	bytes  int64 // of memory that it takes, about
+}
+
+// source is the code of a module, which is read when it is needed.
+type source struct {
+	digest digest
+	read   func(context.Context) ([]byte, error)
+}
+
+// sourceOf returns the source of code that is at hand.
+func sourceOf(code []byte) source {
+	return source{sha256.Sum256(code), func(context.Context) ([]byte, error) { return code, nil }}
+}
+
+// source returns the code of a WebAssembly module, in the form that may be read later.
+func (s Spec) source() source {
+	out := sourceOf(s.Code)
+	if s.Digest == (digest{}) {
+		return out
+	}
+	out.digest = s.Digest
+	if s.Code != nil {
+		return out
+	}
+	out.read = func(ctx context.Context) ([]byte, error) {
+		if s.Read == nil {
+			return nil, unreadError{errors.New("its code is not at hand")}
+		}
+		code, err := s.Read(ctx)
+		if err != nil {
+			return nil, unreadError{err}
+		}
+		s.Code = code
+		return code, checkModuleSize(s)
+	}
+	return out
+}
+
+// unreadError says that the code of a module could not be read, which is not the module's fault.
+type unreadError struct{ error }
+
+// acquire returns the compiled form of a module, compiling it when no other function has; callers that
 // come meanwhile wait for that one compilation. Each acquire needs a release.
-func (e *Engine) acquire(ctx context.Context, code []byte, workers int) (*module, error) {
-	sum := sha256.Sum256(code)
+func (e *Engine) acquire(ctx context.Context, src source, workers int) (*module, error) {
+	sum := src.digest
 	e.mu.Lock()
 	if e.closed {
 		e.mu.Unlock()
@@ -48,7 +92,7 @@ func (e *Engine) acquire(ctx context.Context, code []byte, workers int) (*module
 	e.mu.Unlock()
 
 	// A caller that gives up must not spoil the module for those who wait with it.
-	m.once.Do(func() { m.code, m.report, m.err = e.compile(context.WithoutCancel(ctx), code, workers) })
+	m.once.Do(func() { m.compiled, m.err = e.compile(context.WithoutCancel(ctx), src, workers) })
 	if m.err != nil {
 		return nil, errors.Join(m.err, e.release(ctx, m))
 	}
@@ -86,24 +130,42 @@ var errPanicked = errors.New("the compiler gave up")
 // compile hardens and compiles code. Some invalid modules make wazero panic (1.12: a function whose
 // type does not exist, FuzzLoad has it); that is an error of the module. A panic on a goroutine of
 // wazero's own could not be caught, so only code that is known may be compiled by more than one.
-func (e *Engine) compile(ctx context.Context, code []byte, workers int) (compiled wazero.CompiledModule, report harden.Report, err error) {
+func (e *Engine) compile(ctx context.Context, src source, workers int) (out compiled, err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			compiled, err = nil, fmt.Errorf("%w: %v", errPanicked, v)
+			out, err = compiled{}, fmt.Errorf("%w: %v", errPanicked, v)
 		}
 	}()
 	compile := func(module []byte) (wazero.CompiledModule, error) {
 		return e.runtime.CompileModule(experimental.WithCompilationWorkers(ctx, workers), module)
 	}
 	if e.code != nil {
-		return e.code.compile(ctx, e.cacheKey("code", code), code, compile)
+		return e.code.compile(ctx, e.cacheKey("code", src.digest[:]), src, compile)
 	}
-	hardened, report, err := harden.Module(code)
+	hardened, report, err := hardenSource(ctx, src)
+	if err != nil {
+		return compiled{}, err
+	}
+	return compileAll(hardened, report, compile)
+}
+
+// hardenSource reads and hardens the code of a module.
+func hardenSource(ctx context.Context, src source) ([]byte, harden.Report, error) {
+	code, err := src.read(ctx)
 	if err != nil {
 		return nil, harden.Report{}, err
 	}
-	compiled, err = compile(hardened)
-	return compiled, report, err
+	return harden.Module(code)
+}
+
+// codeFactor is how much memory compiled code takes whose length is not known, as a multiple of the module: a Go
+// module of 3 MB took 18 MB.
+const codeFactor = 6
+
+// compileAll compiles a whole module.
+func compileAll(hardened []byte, report harden.Report, compile compiler) (compiled, error) {
+	code, err := compile(hardened)
+	return compiled{code, report, codeFactor * int64(len(hardened))}, err
 }
 
 // loadWasm loads a WebAssembly binary.
@@ -111,11 +173,11 @@ func (e *Engine) loadWasm(ctx context.Context, spec Spec, limits Limits) (*Funct
 	if err := checkModuleSize(spec); err != nil {
 		return nil, err
 	}
-	m, err := e.acquire(ctx, spec.Code, e.moduleWorkers())
+	m, err := e.acquire(ctx, spec.source(), e.moduleWorkers())
 	if err != nil {
 		return nil, refusedModule(spec.Name, err)
 	}
-	f := &Function{name: spec.Name, module: m, limits: limits, engine: e, held: codeFactor * int64(len(spec.Code))}
+	f := &Function{name: spec.Name, module: m, limits: limits, engine: e, held: m.bytes}
 	if err = f.inspect(m.code); err == nil {
 		err = f.prepare(ctx, f.initialize, f.explainInitialize)
 	}
@@ -131,6 +193,9 @@ func (e *Engine) loadWasm(ctx context.Context, spec Spec, limits Limits) (*Funct
 // refusedModule is the problem of a module that does not compile. The sentence is the parser's: it
 // speaks of the module only.
 func refusedModule(name string, err error) error {
+	if unread, ok := errors.AsType[unreadError](err); ok {
+		return fmt.Errorf("read %s: %w", name, unread.error)
+	}
 	if p, ok := errors.AsType[*problem.Error](err); ok {
 		return p
 	}

@@ -29,7 +29,7 @@ func (e *Engine) loadScript(ctx context.Context, spec Spec, limits Limits) (*Fun
 	if err := checkScript(spec); err != nil {
 		return nil, err
 	}
-	m, err := e.acquire(ctx, js.Code(), e.cfg.CompileWorkers)
+	m, err := e.acquire(ctx, sourceOf(js.Code()), e.cfg.CompileWorkers)
 	if err != nil {
 		return nil, err
 	}

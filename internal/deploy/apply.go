@@ -19,8 +19,15 @@ import (
 // manifestFile is how messages name the manifest: bundles come from a folder with this file in it.
 const manifestFile = "app.toml"
 
+// Change is one change of an app, as Consent is asked about it.
+type Change struct {
+	api.Change
+	// Grants are those of a function that is made or replaced, by name: who replaces its code uses them too.
+	Grants map[string]manifest.Grant
+}
+
 // Consent is asked about each change of an app before any of them is made; its error is that of Apply. A nil Consent takes all.
-type Consent func(change api.Change) error
+type Consent func(change Change) error
 
 // Apply makes bundle the app that its manifest names, on behalf of by, and returns what changed. It
 // changes nothing when there is an error or dryRun is set. A namespace that does not exist is
@@ -56,13 +63,8 @@ func (d *Deployer) Apply(ctx context.Context, by ident.PrincipalID, ns ident.Nam
 		plan.Revision = old.stored.Revision
 		return plan, nil
 	}
-	for _, c := range plan.Changes {
-		if may == nil {
-			break
-		}
-		if err := may(c); err != nil {
-			return nil, err
-		}
+	if err := may.ask(plan, m); err != nil {
+		return nil, err
 	}
 	if err := d.checkSecrets(ctx, ns, old, next); err != nil {
 		return nil, err
@@ -81,6 +83,23 @@ func (d *Deployer) Apply(ctx context.Context, by ident.PrincipalID, ns ident.Nam
 	}
 	active = true
 	return plan, nil
+}
+
+// ask asks about each change of a plan.
+func (c Consent) ask(plan *api.Plan, m *manifest.App) error {
+	if c == nil {
+		return nil
+	}
+	for _, one := range plan.Changes {
+		change := Change{Change: one}
+		if one.Kind == kindFunction {
+			change.Grants = m.Functions[ident.FunctionName(one.Name)].Grants
+		}
+		if err := c(change); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // build makes the app of a bundle that was checked. fresh are the modules it loaded.
@@ -136,9 +155,11 @@ func (d *Deployer) build(ctx context.Context, by ident.PrincipalID, m *manifest.
 
 // load validates and compiles a module.
 func (d *Deployer) load(ctx context.Context, source string, module api.Module, limits cell.Limits) (*moduleHandle, error) {
-	fn, err := d.cfg.Engine.Load(ctx, cell.Spec{
-		Name: source, Kind: module.Kind, Code: module.Code, SourceMap: module.SourceMap,
-	}, limits)
+	spec := cell.Spec{Name: source, Kind: module.Kind, Code: module.Code, SourceMap: module.SourceMap}
+	if module.Kind == api.ModuleWasm && len(module.Code) > 0 {
+		d.later(&spec, digest(module.Code)) // it is stored soon, and need not be kept here
+	}
+	fn, err := d.cfg.Engine.Load(ctx, spec, limits)
 	if err != nil {
 		return nil, err // it names the source
 	}
@@ -154,10 +175,13 @@ func sameFunction(a, b *Function) bool {
 		slices.Equal(a.Secrets, b.Secrets) && slices.Equal(a.Reveals, b.Reveals)
 }
 
+// digestScheme begins the name of a blob.
+const digestScheme = "sha256:"
+
 // digest returns the name that Blobs gives to content.
 func digest(content []byte) string {
 	sum := sha256.Sum256(content)
-	return "sha256:" + hex.EncodeToString(sum[:])
+	return digestScheme + hex.EncodeToString(sum[:])
 }
 
 // activate stores next and makes it active. The one write that decides is that of the app: before

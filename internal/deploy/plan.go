@@ -10,13 +10,16 @@ import (
 	"sallyport/internal/ident"
 )
 
+// kindFunction is the kind of a change of a function.
+const kindFunction = "function"
+
 // diff returns what next changes: functions, then event types, then subscriptions, each by name.
 func diff(old, next *app) []api.Change {
 	if old == nil {
 		old = &app{}
 	}
 	var out []api.Change
-	out = append(out, changes("function", old.functions, next.functions, functionDetail)...)
+	out = append(out, changes(kindFunction, old.functions, next.functions, functionDetail)...)
 	for i := range out { // a secret that is revealed is shown whenever it comes
 		if f := next.functions[ident.FunctionName(out[i].Name)]; out[i].Action == api.ActionCreate && len(f.Reveals) > 0 {
 			out[i].Detail = functionDetail(&Function{Digest: f.Digest, Limits: f.Limits, Publishes: f.Publishes, Secrets: f.Secrets}, f)

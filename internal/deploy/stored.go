@@ -3,6 +3,7 @@ package deploy
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -144,18 +145,38 @@ func (d *Deployer) restore(e store.Entry) error {
 // loader returns what loads a stored function into memory.
 func (d *Deployer) loader(source string, f storedFunction, limits cell.Limits) func(context.Context) (Cell, error) {
 	return func(ctx context.Context) (Cell, error) {
-		code, err := d.cfg.Blobs.Get(ctx, f.Blob)
-		if err != nil {
+		spec := cell.Spec{Name: source, Kind: f.Module}
+		if err := d.fill(ctx, &spec, f); err != nil {
 			return nil, err
 		}
-		var sourceMap []byte
-		if f.SourceMap != "" {
-			if sourceMap, err = d.cfg.Blobs.Get(ctx, f.SourceMap); err != nil {
-				return nil, err
-			}
-		}
-		return d.cfg.Engine.Load(ctx, cell.Spec{Name: source, Kind: f.Module, Code: code, SourceMap: sourceMap}, limits)
+		return d.cfg.Engine.Load(ctx, spec, limits)
 	}
+}
+
+// fill reads what a stored function is made of. The code of a module is left to whoever needs it, since its compiled
+// form may be kept.
+func (d *Deployer) fill(ctx context.Context, spec *cell.Spec, f storedFunction) (err error) {
+	if f.Module == api.ModuleWasm && d.later(spec, f.Blob) {
+		return nil
+	}
+	if spec.Code, err = d.cfg.Blobs.Get(ctx, f.Blob); err != nil {
+		return err
+	}
+	if f.SourceMap != "" {
+		spec.SourceMap, err = d.cfg.Blobs.Get(ctx, f.SourceMap)
+	}
+	return err
+}
+
+// later has the code of a module read from the store when it is needed. It reports whether it can be.
+func (d *Deployer) later(spec *cell.Spec, blob string) bool {
+	sum, err := hex.DecodeString(strings.TrimPrefix(blob, digestScheme))
+	if err != nil || len(sum) != len(spec.Digest) {
+		return false
+	}
+	copy(spec.Digest[:], sum)
+	spec.Read = func(ctx context.Context) ([]byte, error) { return d.cfg.Blobs.Get(ctx, blob) }
+	return true
 }
 
 // describe makes the functions, event types and subscriptions of the app from its stored form, of

@@ -107,7 +107,7 @@ func isFinal(p *problem.Error) bool {
 		return f.Final
 	}
 	switch p.Code {
-	case "ingress.too_many_hops", "ingress.publish_not_granted", "filter.when_failed", "event.schema_violation",
+	case "ingress.too_many_hops", "ingress.publish_not_granted", "access.denied_for_caller", "filter.when_failed", "event.schema_violation",
 		"access.delivery_denied", "dispatch.subscription_removed", "dispatch.event_gone", "eventlog.append_too_large", "eventlog.too_many_events":
 		return true
 	}

@@ -201,12 +201,16 @@ func (a *API) apply(c *call) error {
 	if err := readJSON(c.r, maxBundleBytes, &bundle); err != nil {
 		return err
 	}
-	plan, err := a.deps.Deployer.Apply(access.WithPrincipal(c.r.Context(), c.p), c.p.ID, c.ns, &bundle, dry, func(change api.Change) error {
+	plan, err := a.deps.Deployer.Apply(access.WithPrincipal(c.r.Context(), c.p), c.p.ID, c.ns, &bundle, dry, func(change deploy.Change) error {
 		if change.Kind != "function" {
 			return nil
 		}
 		// Who replaces the code of a function that is inside a perimeter acts inside by way of it.
-		return a.deps.Guard.Cross(c.r.Context(), c.p, policy.Deploy, policy.Resource{Kind: policy.KindFunction, Namespace: c.ns, Name: change.Name})
+		err := a.deps.Guard.Cross(c.r.Context(), c.p, policy.Deploy, policy.Resource{Kind: policy.KindFunction, Namespace: c.ns, Name: change.Name})
+		if err != nil {
+			return err
+		}
+		return a.deps.Guard.MayGrant(c.r.Context(), c.p, c.ns, ident.FunctionName(change.Name), change.Grants)
 	})
 	if err != nil {
 		return err

@@ -317,3 +317,11 @@ func (a *API) rotateSecret(c *call) error {
 	}
 	return a.answerSecret(c, s, err)
 }
+
+func secretNames(refs []ident.SecretRef) []string {
+	out := make([]string, len(refs))
+	for i, r := range refs {
+		out[i] = r.Secret()
+	}
+	return out
+}

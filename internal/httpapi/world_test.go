@@ -305,7 +305,7 @@ func (w deployer) Apply(_ context.Context, _ ident.PrincipalID, _ ident.Namespac
 		<-hold
 	}
 	plan := &api.Plan{App: "app", Revision: 2, Applied: !dry, Changes: []api.Change{{Action: api.ActionCreate, Kind: "function", Name: "price"}}}
-	return plan, may(plan.Changes[0])
+	return plan, may(deploy.Change{Change: plan.Changes[0]})
 }
 
 func (w deployer) State(ns ident.Namespace) *deploy.State {

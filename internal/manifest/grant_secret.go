@@ -43,10 +43,58 @@ func (t *table) secretGrant(g *Grant) bool {
 
 // secretRefs are the secrets that a grant uses, and reveals tells whether the function gets the value.
 func (g *Grant) secretRefs() (refs []ident.SecretRef, reveals bool) {
-	if g.Secret != nil {
+	switch {
+	case g.Secret != nil:
 		return []ident.SecretRef{g.Secret.Ref}, true
+	case g.HTTP != nil:
+		return parsed(g.HTTP.texts()), false
+	case g.SQL != nil:
+		var texts []string
+		for _, ref := range []string{g.SQL.Secret, g.SQL.CA} {
+			if ref != "" {
+				texts = append(texts, SecretPrefix+ref)
+			}
+		}
+		return parsed(texts), false
 	}
 	return nil, false
+}
+
+// texts are those of the grant that can be references.
+func (h *HTTPGrant) texts() []string {
+	a := &h.Auth
+	out := []string{h.CA, a.Bearer}
+	for _, n := range []*HTTPNamed{a.Header, a.Query} {
+		if n != nil {
+			out = append(out, n.Value)
+		}
+	}
+	if a.Basic != nil {
+		out = append(out, a.Basic.User, a.Basic.Password)
+	}
+	if a.HMAC != nil {
+		out = append(out, a.HMAC.Key)
+	}
+	if a.AWS != nil {
+		out = append(out, a.AWS.AccessKey, a.AWS.SecretKey, a.AWS.Session)
+	}
+	if a.OAuth2 != nil {
+		out = append(out, a.OAuth2.ClientID, a.OAuth2.ClientSecret)
+	}
+	if a.MTLS != nil {
+		out = append(out, a.MTLS.Certificate, a.MTLS.Key)
+	}
+	return out
+}
+
+// parsed returns the texts that are references. What is malformed was a fault when it was read.
+func parsed(texts []string) (refs []ident.SecretRef) {
+	for _, text := range texts {
+		if ref, err := ident.ParseSecretRef(text); err == nil && ref.Own() {
+			refs = append(refs, ref)
+		}
+	}
+	return refs
 }
 
 // Secrets returns the references to secrets of a function's grants, without repetitions and in order: those that the server applies

@@ -229,7 +229,7 @@ when { principal has claims && principal.claims.issuer == "https://idp" && princ
     && principal.claims has tenant && principal.claims.tenant == "acme" && principal.claims has strength && principal.claims.strength == "phr"
     && principal.claims.methods.contains("hwk") && principal.claims has time && context.now.durationSince(principal.claims.time) < duration("1h")
     && principal.claims.groups.contains("staff") && principal.hasTag("department") && principal.getTag("department").contains("sales") };
-@id("chain") permit (principal is Function, action == Action::"publish", resource)
+@id("chain") @act_as("function") permit (principal is Function, action == Action::"publish", resource)
 when { context has cause && context.cause.functions.contains(Function::"a/first") && context.cause.depth == 1
     && context.cause has user && context.cause.user in Group::"staff" && principal has revision && principal.revision == "r1" };
 @id("self") permit (principal is Function, action == Action::"invoke", resource is Function) when { resource == principal };

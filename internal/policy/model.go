@@ -51,7 +51,7 @@ func newWorld(q *Request, parts ContextPart) (*world, bool) {
 	}
 	w.request = cedar.Request{Principal: principal, Action: actionUID(q.Action), Resource: resource}
 	if parts != 0 {
-		cause, ok := q.Context.cause(w)
+		cause, ok := q.Context.cause(w, q.permitted)
 		if !ok {
 			return nil, false
 		}
@@ -152,7 +152,7 @@ func (c *Claims) tags() cedar.Record {
 }
 
 // cause adds who caused the request to the world, and returns the record that names it.
-func (c *Context) cause(w *world) (types.Value, bool) {
+func (c *Context) cause(w *world, permitted bool) (types.Value, bool) {
 	if c.Cause == nil {
 		return nil, true
 	}
@@ -168,7 +168,9 @@ func (c *Context) cause(w *world) (types.Value, bool) {
 		}
 		functions[i] = cedar.NewEntityUID(cedar.EntityType(KindFunction), cedar.String(id))
 	}
-	m := cedar.RecordMap{"functions": cedar.NewSet(functions...), "depth": cedar.Long(len(functions))}
+	m := cedar.RecordMap{
+		"functions": cedar.NewSet(functions...), "depth": cedar.Long(len(functions)), "permitted": cedar.Boolean(permitted),
+	}
 	if p := c.Cause.Principal; p != nil {
 		id, ok := p.well()
 		if !ok || p.Kind == KindFunction {

@@ -211,6 +211,9 @@ type Cause struct {
 	Principal *Principal // a token, user or service; nil when nobody is, as for a schedule
 	// Functions are those between the two, as "function:NAMESPACE/NAME".
 	Functions []ident.PrincipalID
+	// Barred says that who is behind it may not do this, whatever policies say: the credential was narrowed or
+	// revoked, or nobody knows any more who it was.
+	Barred bool
 }
 
 // Event is what policies may know of an event.
@@ -228,6 +231,8 @@ type Request struct {
 
 	// resource is the entity of the resource, nil when it is to be made.
 	resource *cedar.Entity
+	// permitted says that who caused it may do the same.
+	permitted bool
 }
 
 // Decision is the answer. The zero Decision is a deny.

@@ -67,7 +67,7 @@ func (s *server) permitSecret(ctx context.Context, use grant.Use, ns ident.Names
 	if err != nil {
 		return err
 	}
-	p := access.FunctionPrincipal(ns, f.Name, f.Publishes).WithSecrets(secretNames(f.Secrets), secretNames(f.Reveals))
+	p := access.FunctionPrincipal(ns, f.Name, f.Revision, f.Publishes).WithSecrets(secretNames(f.Secrets), secretNames(f.Reveals))
 	action := policy.UseSecret
 	if reveal {
 		action = policy.RevealSecret

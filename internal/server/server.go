@@ -203,6 +203,14 @@ func (s *server) openAccess(ctx context.Context) error {
 		return err
 	}
 	s.guard.RecordIn(s.decisions)
+	if bucket, err = s.bucket(ctx, "", "callers"); err != nil {
+		return err
+	}
+	callers, err := access.OpenCallers(ctx, bucket)
+	if err != nil {
+		return err
+	}
+	s.guard.KeepIn(callers)
 	if s.who, err = s.newIdentifier(); err != nil {
 		return err
 	}

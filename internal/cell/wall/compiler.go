@@ -74,16 +74,15 @@ func (c *compiler) nameOf(spec cell.Spec) string {
 	if spec.Kind == api.ModuleScript {
 		fmt.Fprintf(h, "scripts %s", c.program)
 	} else {
-		fmt.Fprintf(h, "module %s\n", c.program)
-		h.Write(spec.Code)
+		fmt.Fprintf(h, "module %s %x", c.program, spec.Digest)
 	}
 	return "compiled-" + hex.EncodeToString(h.Sum(nil))
 }
 
-// entries returns the compiled form of a module, from the cache or by having it compiled. There are none
+// entries returns the compiled form of a function's module, from the cache or by having it compiled. There are none
 // when no process can be started: then a worker compiles it. An error is a refusal, or a *lostError.
-func (c *compiler) entries(ctx context.Context, spec cell.Spec) ([]entry, error) {
-	name := c.nameOf(spec)
+func (c *compiler) entries(ctx context.Context, f *Function) ([]entry, error) {
+	name := c.nameOf(f.spec)
 	c.mu.Lock()
 	m := c.making[name]
 	mine := m == nil
@@ -93,7 +92,7 @@ func (c *compiler) entries(ctx context.Context, spec cell.Spec) ([]entry, error)
 	}
 	c.mu.Unlock()
 	if mine {
-		m.entries, m.err = c.findOrMake(ctx, name, spec)
+		m.entries, m.err = c.findOrMake(ctx, name, f)
 		c.mu.Lock()
 		delete(c.making, name)
 		c.mu.Unlock()
@@ -106,12 +105,12 @@ func (c *compiler) entries(ctx context.Context, spec cell.Spec) ([]entry, error)
 		return nil, canceled(ctx)
 	}
 	if isCanceled(m.err) && ctx.Err() == nil {
-		return c.entries(ctx, spec) // whoever had it made went away
+		return c.entries(ctx, f) // whoever had it made went away
 	}
 	return m.entries, m.err
 }
 
-func (c *compiler) findOrMake(ctx context.Context, name string, spec cell.Spec) ([]entry, error) {
+func (c *compiler) findOrMake(ctx context.Context, name string, f *Function) ([]entry, error) {
 	if kept := c.cache.Get(name); kept != nil {
 		d := decoder{left: kept}
 		if entries := d.entries(); d.done() == nil {
@@ -124,6 +123,10 @@ func (c *compiler) findOrMake(ctx context.Context, name string, spec cell.Spec) 
 		return nil, canceled(ctx)
 	}
 	defer func() { <-c.turns }()
+	spec, err := f.whole(ctx)
+	if err != nil {
+		return nil, err
+	}
 	p, err := c.start()
 	if err != nil {
 		c.log.WarnContext(ctx, "start a compiler process; the worker compiles the module itself", "error", err)

@@ -3,6 +3,8 @@ package wall_test
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
@@ -120,6 +122,47 @@ func TestCompilersFillTheCache(t *testing.T) {
 		cache.entries[key] = []byte("nothing that a compiler says")
 	}
 	run(t, 1+3)
+}
+
+// TestReadLater: a module that is kept reaches a worker without its code, which is read when a compiler needs it, or a
+// worker that cannot use what it was handed.
+func TestReadLater(t *testing.T) {
+	t.Parallel()
+	cache := &kept{entries: map[string][]byte{}}
+	spec := answering(3)
+	code := spec.Code
+	var reads atomic.Int64
+	spec.Code, spec.Digest = nil, sha256.Sum256(code)
+	spec.Read = func(context.Context) ([]byte, error) {
+		reads.Add(1)
+		return code, nil
+	}
+	run := func(t *testing.T, spec cell.Spec, want int64) {
+		t.Helper()
+		e, _ := keeping(t, cache, keeper(t))
+		f := load(t, e, spec, cell.DefaultLimits())
+		if r, _, err := f.Invoke(t.Context(), event("1")); err != nil || string(r.Reply) != "1" {
+			t.Errorf("Invoke = %s, %v; want 1", r.Reply, err)
+		}
+		if got := reads.Swap(0); got != want {
+			t.Errorf("the code was read %d times, want %d", got, want)
+		}
+	}
+	run(t, spec, 1)
+	run(t, spec, 0)
+	for key, value := range cache.entries {
+		cache.entries[key] = wall.EntriesBody("code-of-another", value) // well formed, and of no use to a worker
+	}
+	run(t, spec, 1)
+	cache.entries = map[string][]byte{}
+	spec.Code = code
+	run(t, spec, 0)
+	unread := errors.New("the disk is gone")
+	spec.Code, spec.Read = nil, func(context.Context) ([]byte, error) { return nil, unread }
+	e, _ := keeping(t, &kept{entries: map[string][]byte{}}, keeper(t))
+	if _, err := e.Load(t.Context(), spec, cell.DefaultLimits()); !errors.Is(err, unread) {
+		t.Errorf("Load = %v, want %v", err, unread)
+	}
 }
 
 // TestConcurrentLoads: who comes while a module is compiled waits for it, and has it.

@@ -2,6 +2,7 @@ package wall
 
 import (
 	"bufio"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -134,6 +135,16 @@ func (d *decoder) bytes(most int) []byte {
 	}
 	out := d.left[:n:n]
 	d.left = d.left[n:]
+	return out
+}
+
+// digest takes a SHA-256 digest.
+func (d *decoder) digest() (out [sha256.Size]byte) {
+	if len(d.left) < len(out) {
+		d.fail("a digest is cut off")
+		return out
+	}
+	d.left = d.left[copy(out[:], d.left):]
 	return out
 }
 

@@ -348,13 +348,9 @@ func (l *link) limitsOf(f *Function) cell.Limits {
 func (l *link) load(ctx context.Context, f *Function) (said loaded, err error) {
 	switch {
 	case l.code == nil:
-		return l.loadWith(ctx, f, nil)
+		return l.loadWhole(ctx, f, nil)
 	case f.spec.Kind != api.ModuleScript:
-		entries, err := l.code.entries(ctx, f.spec)
-		if err != nil {
-			return loaded{}, err
-		}
-		return l.loadWith(ctx, f, entries)
+		return l.loadModule(ctx, f)
 	}
 	var have bool
 	select {
@@ -364,26 +360,53 @@ func (l *link) load(ctx context.Context, f *Function) (said loaded, err error) {
 	}
 	if have {
 		l.scripts <- true
-		return l.loadWith(ctx, f, nil)
+		return l.loadWith(ctx, f, f.spec, nil)
 	}
 	defer func() { l.scripts <- have }()
-	entries, err := l.code.entries(ctx, f.spec)
+	entries, err := l.code.entries(ctx, f)
 	if err != nil {
 		return loaded{}, err
 	}
-	said, err = l.loadWith(ctx, f, entries)
+	said, err = l.loadWith(ctx, f, f.spec, entries)
 	have = err == nil
 	return said, err
 }
 
-// loadWith sends f to the worker, after the code that it is made of, if there is any.
-func (l *link) loadWith(ctx context.Context, f *Function, code []entry) (loaded, error) {
+// loadModule sends a module to the worker: its compiled form, and the module itself only when it is at hand, or the
+// worker cannot do with the other alone.
+func (l *link) loadModule(ctx context.Context, f *Function) (loaded, error) {
+	entries, err := l.code.entries(ctx, f)
+	if err != nil {
+		return loaded{}, err
+	}
+	spec, whole := f.atHand()
+	if len(entries) == 0 || whole {
+		return l.loadWhole(ctx, f, entries)
+	}
+	said, err := l.loadWith(ctx, f, spec, entries)
+	if _, refused := errors.AsType[*problem.Error](err); refused && !isCanceled(err) {
+		return l.loadWhole(ctx, f, entries) // it says itself what is wrong, unless it was that
+	}
+	return said, err
+}
+
+// loadWhole sends f to the worker with all there is of it.
+func (l *link) loadWhole(ctx context.Context, f *Function, entries []entry) (loaded, error) {
+	spec, err := f.whole(ctx)
+	if err != nil {
+		return loaded{}, err
+	}
+	return l.loadWith(ctx, f, spec, entries)
+}
+
+// loadWith sends spec, which is of f, to the worker, after the code that it is made of, if there is any.
+func (l *link) loadWith(ctx context.Context, f *Function, spec cell.Spec, code []entry) (loaded, error) {
 	c := &call{load: true}
 	id, err := l.ask(c, loadGrace, func(b []byte, id uint64) []byte {
 		if len(code) > 0 {
 			b = encodeEntries(b, kindHand, id, code)
 		}
-		return encodeLoad(b, id, f.id, f.spec, l.limitsOf(f))
+		return encodeLoad(b, id, f.id, spec, l.limitsOf(f))
 	})
 	if err != nil {
 		return loaded{}, err

@@ -51,7 +51,8 @@ func encodeLoad(b []byte, id, function uint64, spec cell.Spec, l cell.Limits) []
 	for _, v := range []int64{l.Memory, int64(l.Timeout), int64(l.CPU), int64(l.Output), int64(l.LogBytes), int64(l.Events), int64(l.HostCalls), int64(l.MinInstances)} {
 		b = binary.AppendUvarint(b, uint64(v))
 	}
-	b = appendText(appendText(b, spec.Name), string(spec.Kind))
+	b = append(appendText(appendText(b, spec.Name), string(spec.Kind)), spec.Digest[:]...)
+	b = slices.Grow(b, len(spec.SourceMap)+len(spec.Code)+2*binary.MaxVarintLen64) // once: code is long
 	return end(appendText(appendText(b, spec.SourceMap), spec.Code), start)
 }
 
@@ -64,7 +65,11 @@ func decodeLoad(body []byte) (function uint64, spec cell.Spec, l cell.Limits, er
 		LogBytes: int(number()), Events: int(number()), HostCalls: int(number()), MinInstances: int(number()),
 	}
 	spec.Name, spec.Kind = string(d.bytes(maxName)), api.ModuleKind(d.bytes(maxCode))
+	spec.Digest = d.digest()
 	spec.SourceMap, spec.Code = d.bytes(maxLoad), d.bytes(maxLoad)
+	if len(spec.Code) == 0 {
+		spec.Code = nil // the compiled form is all that was sent
+	}
 	return function, spec, l, d.done()
 }
 

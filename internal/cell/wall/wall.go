@@ -21,6 +21,7 @@ package wall
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -32,6 +33,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"sallyport/api"
 	"sallyport/internal/cell"
 	"sallyport/internal/cell/wall/confine"
 	"sallyport/internal/problem"
@@ -129,6 +131,7 @@ type Engine struct {
 	next  atomic.Uint64
 	// pinned are the functions that have instances wait for them: a new worker loads them before an event comes.
 	pinned map[uint64]*Function
+	tidier cell.Tidier
 	log    *slog.Logger
 	stop   context.CancelFunc
 }
@@ -217,6 +220,7 @@ func (e *Engine) State() State {
 // Close ends the workers. It is idempotent. No Invoke may be running any more.
 func (e *Engine) Close(context.Context) error {
 	e.stop()
+	e.tidier.Close()
 	e.main.close()
 	e.heavy.close()
 	for _, s := range e.alone {
@@ -230,7 +234,9 @@ func (e *Engine) Load(ctx context.Context, spec cell.Spec, limits cell.Limits) (
 	if err := boundSpec(spec); err != nil {
 		return nil, err
 	}
-	f := &Function{id: e.next.Add(1), engine: e, spec: spec, limits: limits}
+	defer e.tidier.Touch()
+	f := newFunction(e, spec, limits)
+	defer f.fresh.Store(nil)
 	e.pin(f, limits.MinInstances > 0)
 	err := e.main.with(ctx, func(l *link) error { return f.learn(ctx, l) })
 	if _, lost := errors.AsType[*lostError](err); lost {
@@ -240,6 +246,44 @@ func (e *Engine) Load(ctx context.Context, spec cell.Spec, limits cell.Limits) (
 		return nil, f.forget(explain(err, spec.Name))
 	}
 	return f, nil
+}
+
+func newFunction(e *Engine, spec cell.Spec, limits cell.Limits) *Function {
+	f := &Function{id: e.next.Add(1), engine: e, spec: spec, limits: limits}
+	if spec.Kind != api.ModuleWasm {
+		return f
+	}
+	if spec.Digest == [sha256.Size]byte{} {
+		f.spec.Digest = sha256.Sum256(spec.Code)
+	}
+	if spec.Read != nil && spec.Code != nil {
+		f.fresh.Store(&spec.Code)
+		f.spec.Code = nil
+	}
+	return f
+}
+
+// atHand returns what there is of the function without reading, and whether that is all.
+func (f *Function) atHand() (spec cell.Spec, whole bool) {
+	spec = f.spec
+	if fresh := f.fresh.Load(); fresh != nil {
+		spec.Code = *fresh
+	}
+	return spec, spec.Code != nil || spec.Read == nil
+}
+
+// whole returns the function with its code.
+func (f *Function) whole(ctx context.Context) (cell.Spec, error) {
+	spec, whole := f.atHand()
+	if whole {
+		return spec, nil
+	}
+	code, err := spec.Read(ctx)
+	if err != nil {
+		return cell.Spec{}, fmt.Errorf("read %s: %w", spec.Name, err)
+	}
+	spec.Code = code
+	return spec, boundSpec(spec)
 }
 
 // pin notes whether f has instances that wait for it in every worker that runs many functions.
@@ -339,8 +383,11 @@ func explain(err error, name string) error {
 type Function struct {
 	id     uint64
 	engine *Engine
-	// spec is kept, to be sent to the worker that comes after the one that has it.
-	spec   cell.Spec
+	// spec is kept, to be sent to the worker that comes after the one that has it: without the code when that can be
+	// read again.
+	spec cell.Spec
+	// fresh is code that can be read again and is at hand all the same, while it is loaded first; else nil.
+	fresh  atomic.Pointer[[]byte]
 	limits cell.Limits
 	loaded loaded
 	// suspect is how many more invocations have to end well in a worker of their own.
@@ -377,6 +424,7 @@ func (f *Function) Close(context.Context) error {
 		for _, s := range f.engine.alone {
 			s.drop(f.id)
 		}
+		f.engine.tidier.Touch()
 	})
 	return nil
 }
