@@ -633,16 +633,37 @@ type TokenList struct {
 
 // Status is the state of the server and of the namespaces the caller may see.
 type Status struct {
-	Version    string            `json:"version"`
-	Mode       string            `json:"mode"` // "dev" or "server"
-	Started    time.Time         `json:"started"`
-	Ready      bool              `json:"ready"`
-	Reason     string            `json:"reason,omitempty"` // why not ready
-	DataDir    string            `json:"data_dir,omitempty"`
-	DiskFree   int64             `json:"disk_free_bytes"`
-	Resident   int64             `json:"resident_bytes"`
-	Cells      *CellStatus       `json:"cells,omitempty"`
-	Namespaces []NamespaceStatus `json:"namespaces"`
+	Version  string      `json:"version"`
+	Mode     string      `json:"mode"` // "dev" or "server"
+	Started  time.Time   `json:"started"`
+	Ready    bool        `json:"ready"`
+	Reason   string      `json:"reason,omitempty"` // why not ready
+	DataDir  string      `json:"data_dir,omitempty"`
+	DiskFree int64       `json:"disk_free_bytes"`
+	Resident int64       `json:"resident_bytes"`
+	Cells    *CellStatus `json:"cells,omitempty"`
+	// Issuers are those whose tokens are accepted, and RevocationLists those of the CAs of callers.
+	Issuers         []IssuerStatus     `json:"issuers,omitempty"`
+	RevocationLists []RevocationStatus `json:"revocation_lists,omitempty"`
+	Namespaces      []NamespaceStatus  `json:"namespaces"`
+}
+
+// IssuerStatus says how fresh the keys are that tokens of an issuer are checked with.
+type IssuerStatus struct {
+	URL       string    `json:"url"`
+	Keys      int       `json:"keys"`
+	Refreshed time.Time `json:"refreshed,omitzero"` // absent: never since the server began
+	Failures  int64     `json:"refresh_failures"`   // since the server began
+}
+
+// RevocationStatus says how fresh the revocation lists of a CA of callers are.
+type RevocationStatus struct {
+	Authority string    `json:"authority"`
+	Revoked   int       `json:"revoked"` // certificates
+	Issued    time.Time `json:"issued"`  // the oldest of its lists
+	// NextUpdate is until when they hold: after it no certificate of the CA is accepted.
+	NextUpdate time.Time `json:"next_update"`
+	Failures   int64     `json:"read_failures"` // since the server began
 }
 
 // CellStatus says where functions run.

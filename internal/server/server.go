@@ -301,6 +301,7 @@ func (s *server) serve(ctx context.Context) error {
 		return err
 	}
 	s.metrics.Sampled(s.sample)
+	s.metrics.Checked(s.credentialSample)
 	listener, err := listen(ctx, settings.Listen)
 	if err != nil {
 		return err
@@ -423,8 +424,9 @@ func (s *server) status(ctx context.Context) api.Status {
 	if err != nil {
 		s.log.WarnContext(ctx, "read free space", "error", err)
 	}
+	issuers, lists := s.credentialStatus()
 	return api.Status{
-		Version: s.cfg.Version, Mode: s.cfg.Mode, Started: s.started,
+		Version: s.cfg.Version, Mode: s.cfg.Mode, Started: s.started, Issuers: issuers, RevocationLists: lists,
 		DataDir: absolute(s.dir), DiskFree: free, Resident: resident(),
 		Cells: s.cells.status(),
 	}
