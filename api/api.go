@@ -241,8 +241,22 @@ type Function struct {
 	// MinInstances is how many instances wait for events however long none comes.
 	MinInstances int       `json:"min_instances"`
 	Publishes    []string  `json:"publishes,omitempty"`
+	Grants       []Grant   `json:"grants,omitempty"`
 	Deployed     time.Time `json:"deployed"`
 	By           string    `json:"deployed_by"`
+}
+
+// Grant is a named authority of a function. The limits of a publish grant are 0: it has none.
+type Grant struct {
+	Name string `json:"name"`
+	Kind string `json:"kind"` // "publish", "http", "sql", "kv", "blob", "secret" or "invoke"
+	// Reaches are the single things that it may reach, in words, each of which is gained or lost as a whole.
+	Reaches      []string `json:"reaches"`
+	Rate         int      `json:"rate"` // uses in a second
+	Concurrency  int      `json:"concurrency"`
+	Timeout      string   `json:"timeout"`
+	RequestBytes int64    `json:"request_bytes"`
+	ReplyBytes   int64    `json:"reply_bytes"`
 }
 
 // FunctionList is all functions of a namespace by name.

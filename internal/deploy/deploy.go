@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"sallyport/internal/cell"
+	"sallyport/internal/grant"
 	"sallyport/internal/ident"
 	"sallyport/internal/problem"
 	"sallyport/internal/store"
@@ -84,7 +85,9 @@ type Config struct {
 	Memory int64
 	// CheckSecrets, when set, returns why functions must not be deployed that use the secrets they name.
 	CheckSecrets func(ctx context.Context, ns ident.Namespace, functions []*Function) error
-	Logger       *slog.Logger
+	// Grants is what the doors of functions are made of.
+	Grants grant.Config
+	Logger *slog.Logger
 }
 
 // Deployer keeps the apps of all namespaces. It is safe for concurrent use.

@@ -375,7 +375,7 @@ func TestKey(t *testing.T) {
 		{policy.Invoke, function("a", "x"), policy.PartTransport | policy.PartNow},
 		{policy.ReadLogs, policy.OfNamespace("a"), policy.PartTransport | policy.PartIP},
 		{policy.ReadEvents, policy.OfNamespace("a"), policy.PartTransport | policy.PartCause},
-		{policy.Deploy, policy.OfNamespace("a"), policy.PartTransport | policy.PartIP | policy.PartNow | policy.PartCause | policy.PartEvent},
+		{policy.Deploy, policy.OfNamespace("a"), policy.PartTransport | policy.PartIP | policy.PartNow | policy.PartCause | policy.PartEvent | policy.PartOp},
 		{policy.ReadMetrics, policy.OfServer(), policy.PartTransport},
 	} {
 		if got := s.Reads(tc.a, tc.r); got != tc.want {

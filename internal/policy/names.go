@@ -13,7 +13,7 @@ import (
 var resourceKinds = []struct {
 	word string
 	kind Kind
-}{{"event_type", KindEventType}, {"function", KindFunction}, {"secret", KindSecret}, {"namespace", KindNamespace}, {"server", KindServer}}
+}{{"event_type", KindEventType}, {"function", KindFunction}, {"secret", KindSecret}, {"namespace", KindNamespace}, {"server", KindServer}, {"grant", KindGrant}}
 
 // ParseResource parses a resource as people name it: "event_type:shop/order.created", "function:shop/price",
 // "secret:shop/stripe-key", "namespace:shop" or "server".
@@ -50,6 +50,11 @@ func ParseResource(s string) (Resource, error) {
 		_, err = ident.ParseFunctionName(rest)
 	case "secret":
 		err = parseSecret(rest)
+	case "grant":
+		function, grant, _ := strings.Cut(rest, "/")
+		if _, err = ident.ParseFunctionName(function); err == nil {
+			_, err = ident.ParseGrantName(grant)
+		}
 	default:
 		_, err = ident.ParseEventType(rest)
 	}
@@ -81,6 +86,8 @@ func (r Resource) String() string {
 		return "secret:" + string(r.Namespace) + "/" + r.Name
 	case KindNamespace:
 		return "namespace:" + r.Name
+	case KindGrant:
+		return "grant:" + string(r.Namespace) + "/" + r.Name
 	case KindServer:
 		return "server"
 	case KindToken, KindUser, KindService:

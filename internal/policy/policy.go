@@ -50,6 +50,7 @@ const (
 	ManageTokens        Action = "manageTokens"
 	ManageNamespaces    Action = "manageNamespaces"
 	ManagePerimeters    Action = "managePerimeters"
+	UseGrant            Action = "useGrant"
 	SetSecret           Action = "setSecret"
 	ReadSecretMetadata  Action = "readSecretMetadata"
 	UseSecret           Action = "useSecret"
@@ -74,7 +75,7 @@ func Actions() []Action {
 	return []Action{
 		Publish, Invoke, ReadEvents, ReadEventData, Deploy, ReadFunctions, ReadLogs, ManageSubscriptions,
 		ReadDeadLetters, ManageDeadLetters, ReadStatus, ReadPolicies, ManagePolicies, ReadMetrics, ManageTokens,
-		ManageNamespaces, ManagePerimeters, SetSecret, ReadSecretMetadata, UseSecret, RevealSecret, RotateSecret, DestroySecret,
+		ManageNamespaces, ManagePerimeters, UseGrant, SetSecret, ReadSecretMetadata, UseSecret, RevealSecret, RotateSecret, DestroySecret,
 	}
 }
 
@@ -94,6 +95,7 @@ const (
 	KindSecret    Kind = "Secret"
 	KindNamespace Kind = "Namespace"
 	KindServer    Kind = "Server"
+	KindGrant     Kind = "Grant"
 )
 
 // Limits of what a question may hold. One that holds more is denied.
@@ -122,6 +124,9 @@ type Principal struct {
 	Attenuated bool
 	// Revision is that of a function.
 	Revision string
+	// Grants are the names of a function's grants that it uses while it runs, and Invokes the functions that they let it call.
+	Grants  []string
+	Invokes []ident.FunctionName
 	// Groups are those that policies name as Group::"…". What an identity provider says MUST be qualified by
 	// access before it gets here, if two of them may use one name.
 	Groups []string
@@ -159,6 +164,13 @@ type Resource struct {
 	Kind      Kind
 	Namespace ident.Namespace
 	Name      string
+	// Grant is the kind of a grant, "http" for instance, as far as it is known.
+	Grant string
+}
+
+// OfGrant returns the resource that a grant of a function is.
+func OfGrant(ns ident.Namespace, function ident.FunctionName, name, kind string) Resource {
+	return Resource{Kind: KindGrant, Namespace: ns, Name: string(function) + "/" + name, Grant: kind}
 }
 
 // OfNamespace returns the resource that a whole namespace is.
@@ -177,7 +189,7 @@ func (r *Resource) well() bool {
 		return r.Namespace != "" && r.Name == string(r.Namespace)
 	case KindServer:
 		return r.Namespace == ""
-	case KindEventType, KindFunction, KindSecret:
+	case KindEventType, KindFunction, KindGrant, KindSecret:
 		return r.Namespace != ""
 	case KindToken, KindUser, KindService:
 	}
@@ -204,6 +216,8 @@ type Context struct {
 	Transport Transport
 	Cause     *Cause // of a function's request
 	Event     *Event // of a publish
+	// Op is what is to be done with a grant, of its kind: "query" for instance; "" is not known.
+	Op string
 }
 
 // Cause is who is behind the request of a function.
@@ -296,6 +310,11 @@ func (p *Principal) Digest() [sha256.Size]byte {
 	}
 	list(p.Secrets)
 	list(p.Reveals)
+	list(p.Grants)
+	b = binary.AppendUvarint(b, uint64(len(p.Invokes)))
+	for _, f := range p.Invokes {
+		add(string(f))
+	}
 	list(p.Groups)
 	if c := p.Claims; c != nil {
 		add("claims")
@@ -324,7 +343,7 @@ func principalPrefix(k Kind) string {
 		return "service:"
 	case KindFunction:
 		return "function:"
-	case KindEventType, KindSecret, KindNamespace, KindServer:
+	case KindEventType, KindNamespace, KindServer, KindGrant, KindSecret:
 	}
 	return ""
 }

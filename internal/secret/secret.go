@@ -81,6 +81,14 @@ type Touch struct {
 	Denied    bool
 }
 
+// EventID returns the event that was handled when a function touched a canary, or "".
+func (t *Touch) EventID() string {
+	if e := t.Use.Caller.Event; e != nil {
+		return e.ID
+	}
+	return ""
+}
+
 // Config says what a Store works with.
 type Config struct {
 	// Open returns where the secrets of a namespace are kept.

@@ -115,7 +115,7 @@ func (s *Store) TouchedByHand(ctx context.Context, ns ident.Namespace, name iden
 
 func (s *Store) touched(t Touch) {
 	s.log.Warn("canary secret touched", "namespace", string(t.Namespace), "secret", string(t.Name), "function", string(t.Use.Caller.Function),
-		"revision", t.Use.Caller.Revision, "grant", t.Use.Caller.Grant, "event", t.Use.Caller.EventID, "principal", string(t.Principal), "denied", t.Denied)
+		"revision", t.Use.Caller.Revision, "grant", t.Use.Caller.Grant, "event", t.EventID(), "principal", string(t.Principal), "denied", t.Denied)
 	if s.cfg.Touched != nil {
 		s.cfg.Touched(t)
 	}

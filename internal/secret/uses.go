@@ -74,6 +74,11 @@ func (sp *space) loadUses(ctx context.Context) error {
 // note writes a use down in memory.
 func (sp *space) note(name ident.SecretName, use grant.Use, number int, kind UseKind, now time.Time) {
 	c := &use.Caller
+	var id string
+	var principal ident.PrincipalID
+	if c.Event != nil {
+		id, principal = c.Event.ID, c.Event.Principal
+	}
 	sp.mu.Lock()
 	defer sp.mu.Unlock()
 	u := sp.uses[name]
@@ -87,15 +92,15 @@ func (sp *space) note(name ident.SecretName, use grant.Use, number int, kind Use
 		if now.Sub(l.First) > together {
 			break
 		}
-		if l.Kind == kind && l.Version == number && l.Function == c.Function && l.Revision == c.Revision && l.Grant == c.Grant && l.Principal == c.Principal {
-			l.Last, l.EventID = now.UTC(), c.EventID
+		if l.Kind == kind && l.Version == number && l.Function == c.Function && l.Revision == c.Revision && l.Grant == c.Grant && l.Principal == principal {
+			l.Last, l.EventID = now.UTC(), id
 			l.Count++
 			return
 		}
 	}
 	u.list = append(u.list, Use{
 		First: now.UTC(), Last: now.UTC(), Count: 1, Kind: kind, Version: number, Function: c.Function, Revision: c.Revision, Grant: c.Grant,
-		EventID: c.EventID, Principal: c.Principal,
+		EventID: id, Principal: principal,
 	})
 	if len(u.list) > maxUses {
 		u.list = slices.Delete(u.list, 0, len(u.list)-maxUses)

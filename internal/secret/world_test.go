@@ -14,6 +14,7 @@ import (
 	"sync"
 	"testing"
 
+	"sallyport/internal/event"
 	"sallyport/internal/grant"
 	"sallyport/internal/ident"
 	"sallyport/internal/keyring"
@@ -205,4 +206,4 @@ func (w *world) value(t testing.TB, ref string) string {
 	return string(v)
 }
 
-var use = grant.Use{Caller: grant.Caller{Namespace: shop, Function: "price", Revision: 3, Grant: "stripe", EventID: "e-1"}}
+var use = grant.Use{Caller: grant.Caller{Namespace: shop, Function: "price", Revision: 3, Grant: "stripe", Event: &event.Record{Event: event.Event{ID: "e-1"}, Principal: "user:ann"}}}

@@ -161,7 +161,7 @@ type canaryData struct {
 func (s *server) tellTouch(ctx context.Context, t *secret.Touch) error {
 	c := &t.Use.Caller
 	data, err := json.Marshal(&canaryData{
-		Secret: string(t.Name), Function: string(c.Function), Revision: c.Revision, Grant: c.Grant, EventID: c.EventID,
+		Secret: string(t.Name), Function: string(c.Function), Revision: c.Revision, Grant: c.Grant, EventID: t.EventID(),
 		Principal: string(t.Principal), Denied: t.Denied,
 	})
 	if err != nil {

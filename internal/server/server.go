@@ -251,10 +251,15 @@ func (s *server) openSpaces(ctx context.Context) error {
 		return err
 	}
 	s.spaces = newSpaces(s)
+	s.later(func() error { // after the spaces: what a function waits for is abandoned with it
+		if s.deployer == nil {
+			return nil
+		}
+		return s.deployer.Close()
+	})
 	s.later(s.spaces.close)
 	s.deployer, err = deploy.New(ctx, deploy.Config{
-		Apps: apps, Blobs: blobs, Memory: s.cfg.Settings.Cells.Memory, Engine: s.cells.engine, End: s.spaces.end, Logger: s.log,
-		CheckSecrets: s.checkSecrets,
+		Apps: apps, Blobs: blobs, Memory: s.cfg.Settings.Cells.Memory, Engine: s.cells.engine, End: s.spaces.end, Grants: s.grants(), Logger: s.log, CheckSecrets: s.checkSecrets,
 	})
 	if err != nil {
 		return err
