@@ -20,11 +20,6 @@ func diff(old, next *app) []api.Change {
 	}
 	var out []api.Change
 	out = append(out, changes(kindFunction, old.functions, next.functions, functionDetail)...)
-	for i := range out { // a secret that is revealed is shown whenever it comes
-		if f := next.functions[ident.FunctionName(out[i].Name)]; out[i].Action == api.ActionCreate && len(f.Reveals) > 0 {
-			out[i].Detail = functionDetail(&Function{Digest: f.Digest, Limits: f.Limits, Publishes: f.Publishes, Secrets: f.Secrets}, f)
-		}
-	}
 	out = append(out, changes("event type", old.eventTypes, next.eventTypes, eventTypeDetail)...)
 	return append(out, changes("subscription", old.subscriptions, next.subscriptions, subscriptionDetail)...)
 }
@@ -73,36 +68,10 @@ func functionDetail(a, b *Function) string {
 	d.add("limits.log", a.Limits.LogBytes, b.Limits.LogBytes)
 	d.add("limits.events", a.Limits.Events, b.Limits.Events)
 	d.add("limits.host_calls", a.Limits.HostCalls, b.Limits.HostCalls)
-	for _, t := range b.Publishes {
-		if !a.Publish(t) {
-			d = append(d, "new grant: publish "+string(t))
-		}
-	}
-	for _, t := range a.Publishes {
-		if !slices.Contains(b.Publishes, t) {
-			d = append(d, "grant withdrawn: publish "+string(t))
-		}
-	}
-	for _, r := range added(a.Secrets, b.Secrets) {
-		d = append(d, "new grant: use "+r.String())
-	}
-	for _, r := range added(a.Reveals, b.Reveals) {
-		d = append(d, "NEW GRANT: THE FUNCTION READS THE VALUE OF "+r.String())
-	}
-	for _, r := range append(added(b.Secrets, a.Secrets), added(b.Reveals, a.Reveals)...) {
-		d = append(d, "grant withdrawn: "+r.String())
+	for _, c := range functionPermissions(a.Name, a, b) {
+		d = append(d, "grant "+c.Grant+" "+c.Change)
 	}
 	return d.String()
-}
-
-// added returns what is in next and not in old.
-func added(old, next []ident.SecretRef) (out []ident.SecretRef) {
-	for _, r := range next {
-		if !slices.Contains(old, r) {
-			out = append(out, r)
-		}
-	}
-	return out
 }
 
 func eventTypeDetail(a, b *EventType) string {

@@ -16,8 +16,8 @@ type SecretGrant struct {
 	Lease time.Duration
 }
 
-// Reaches returns what the grant opens. It is the loudest of all, for with it the value is in the function's hands.
-func (s *SecretGrant) Reaches() []string {
+// reaches is the loudest of all, for with it the value is in the function's hands.
+func (s *SecretGrant) reaches() []string {
 	return []string{"THE FUNCTION READS THE VALUE OF " + s.Ref.String()}
 }
 
