@@ -118,7 +118,7 @@ func TestDescription(t *testing.T) {
 		if op.Responses["default"] == nil || op.Responses["401"] == nil || op.Responses["403"] == nil {
 			t.Errorf("%s lacks an answer that every route has", key)
 		}
-		if (op.RequestBody != nil) != (r.Method == "POST" && !strings.HasSuffix(r.Path, "pause") && !strings.HasSuffix(r.Path, "resume")) {
+		if (op.RequestBody != nil) != (r.Method == "PATCH" || r.Method == "POST" && !strings.HasSuffix(r.Path, "pause") && !strings.HasSuffix(r.Path, "resume")) {
 			t.Errorf("%s: request body described: %v", key, op.RequestBody != nil)
 		}
 		got := map[string][]string{}
@@ -204,6 +204,7 @@ func TestSchemas(t *testing.T) {
 		api.Secret{}, api.SecretList{}, api.SecretVersion{}, api.SecretVersionList{}, api.SecretUse{}, api.SecretUseList{}, api.SecretVersionRequest{},
 		api.SecretLinkRequest{}, api.SecretCanaryRequest{}, api.SecretCanary{}, api.SecretRotationRequest{}, api.SecretRotation{},
 		api.LogLine{}, api.TokenRequest{}, api.Token{}, api.TokenList{}, api.Status{}, api.CellStatus{}, api.IssuerStatus{}, api.RevocationStatus{}, api.Wall{}, api.NamespaceStatus{},
+		api.Namespace{}, api.NamespaceList{}, api.NamespaceRequest{}, api.NamespaceUpdate{}, api.NamespaceDeleted{},
 	}
 	left := maps.Clone(d.Components.Schemas)
 	for _, known := range []string{"CloudEvent", "NewToken"} { // not a type of ours; a Token and its text
@@ -271,6 +272,7 @@ func TestAnswers(t *testing.T) {
 		"setSecret": "hunter2", "plantCanary": `{"like":"aws"}`, "linkSecret": `{"reference":"vault:kv/shop/a#b"}`, "promoteSecret": `{"version":1}`,
 		"disableSecret": `{"version":1}`, "destroySecret": `{"version":1}`, "rotateSecret": `{"function":"price","every":"24h"}`,
 		"applyPoliciesOnServer": `{"files":{"perimeters.toml":"[perimeters.cards]\nevent_types = [\"shop/card.*\"]"}}`,
+		"createNamespace":       `{"name":"new"}`, "updateNamespace": `{"owners":["user:ann"],"quotas":{"functions":5}}`,
 	}
 	ids := map[string]string{"getEvent": "e-1?data=true&wait=1s", "getDeadLetter": "l-1?data=true", "revokeToken": tok.ID}
 	names := map[string]string{

@@ -111,7 +111,7 @@ func (s *Safe) Destroy(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	if err := s.wrapped.Destroy(ctx, stored); err != nil {
+	if err := s.wrapped.Delete(ctx, stored); err != nil {
 		return fmt.Errorf("destroy key %q: %w", name, err)
 	}
 	s.mu.Lock()

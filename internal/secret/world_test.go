@@ -75,7 +75,8 @@ func (w wrapped) Get(_ context.Context, name string) ([]byte, error) { return w.
 func (w wrapped) Put(_ context.Context, name string, v []byte) error {
 	return w.d.write(func() { w.d.values["keys/"+name] = bytes.Clone(v) })
 }
-func (w wrapped) Destroy(_ context.Context, name string) error {
+func (w wrapped) Names(context.Context, string) ([]string, error) { return nil, nil }
+func (w wrapped) Delete(_ context.Context, name string) error {
 	return w.d.write(func() { delete(w.d.values, "keys/"+name) })
 }
 

@@ -27,7 +27,9 @@ func (w wrappedKeys) Put(_ context.Context, name string, value []byte) error {
 	return nil
 }
 
-func (w wrappedKeys) Destroy(_ context.Context, name string) error {
+func (w wrappedKeys) Names(context.Context, string) ([]string, error) { return nil, nil }
+
+func (w wrappedKeys) Delete(_ context.Context, name string) error {
 	delete(w, name)
 	return nil
 }

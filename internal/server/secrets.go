@@ -26,6 +26,8 @@ import (
 )
 
 const (
+	// secretsBucket is where the secrets of a namespace are kept.
+	secretsBucket = "secrets"
 	// canaryEvent is the type of the events that a touched canary makes.
 	canaryEvent ident.EventType = "sallyport.canary.touched"
 	// maxTouches bounds the touches that wait to become events; the log has them all.
@@ -48,11 +50,11 @@ func (s *server) openSecrets() error {
 	s.touches = make(chan secret.Touch, maxTouches)
 	s.secrets = secret.New(secret.Config{
 		Open: func(ctx context.Context, ns ident.Namespace) (secret.Bucket, secret.Safe, error) {
-			bucket, err := s.bucket(ctx, ns, "secrets")
+			bucket, err := s.bucket(ctx, ns, secretsBucket)
 			if err != nil {
 				return nil, nil, err
 			}
-			safe, err := s.keys.Safe(ctx, ns, "secrets")
+			safe, err := s.keys.Safe(ctx, ns, secretsBucket)
 			return bucket, safe, err
 		},
 		Permit: s.permitSecret, Outside: outside, Touched: s.touched, Logger: s.log,

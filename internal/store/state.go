@@ -57,28 +57,6 @@ func syncDir(path string) error {
 	return errors.Join(dir.Sync(), dir.Close())
 }
 
-// shredState removes a subject from the state stream and overwrites what was stored under it.
-func (e *Engine) shredState(ctx context.Context, subject string) error {
-	m, err := e.getState(ctx, subject)
-	if errors.Is(err, ErrNotFound) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	return e.do(ctx, func(ctx context.Context, l *link) error {
-		stream, err := l.js.Stream(ctx, stateStream)
-		if err != nil {
-			return wrap("open stream", stateStream, err)
-		}
-		if err := stream.SecureDeleteMsg(ctx, m.seq); err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
-			return wrap("overwrite in", stateStream, err)
-		}
-		dir := filepath.Join(l.server.StoreDir(), "$G", "streams", stateStream, "msgs")
-		return errors.Join(syncFiles(dir), syncDir(dir))
-	})
-}
-
 // syncFiles syncs the files in a folder; one that is removed meanwhile needs it no more.
 func syncFiles(dir string) error {
 	entries, err := os.ReadDir(dir)

@@ -13,8 +13,8 @@ import (
 	"sallyport/internal/store"
 )
 
-// TestDestroyedKeyIsOverwritten looks for a destroyed wrapped key in every file of the store, before and after it is closed.
-func TestDestroyedKeyIsOverwritten(t *testing.T) {
+// TestDestroyedKeyIsNowhere looks for a destroyed wrapped key in every file of the store, before and after it is closed.
+func TestDestroyedKeyIsNowhere(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	e, err := store.Open(t.Context(), store.Config{Dir: dir})
@@ -37,13 +37,13 @@ func TestDestroyedKeyIsOverwritten(t *testing.T) {
 	if n := filesWith(t, dir, keys[gone]); n == 0 {
 		t.Fatal("the key is in no file: the search is wrong")
 	}
-	if err := w.Destroy(t.Context(), gone); err != nil {
+	if err := w.Delete(t.Context(), gone); err != nil {
 		t.Fatal(err)
 	}
 	if n := filesWith(t, dir, keys[gone]); n > 0 {
 		t.Errorf("the destroyed key is in %d files", n)
 	}
-	if err := w.Destroy(t.Context(), gone); err != nil {
+	if err := w.Delete(t.Context(), gone); err != nil {
 		t.Errorf("destroyed again: %v", err)
 	}
 	if err := e.Close(); err != nil {
