@@ -9,6 +9,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"sallyport/internal/grant"
+	"sallyport/internal/grant/httpgrant"
 	"sallyport/internal/ident"
 	"sallyport/internal/manifest"
 	"sallyport/internal/meter"
@@ -20,6 +21,7 @@ func (s *server) grants() grant.Config {
 	return grant.Config{
 		Kinds: grant.Registry{
 			manifest.KindInvoke: grant.Invokes(s.spaces),
+			manifest.KindHTTP:   httpgrant.Kind{},
 		},
 		Gate:   s.spaces,
 		Used:   s.spaces.usedGrant,
