@@ -10,7 +10,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 FUZZTIME ?= 3s
 
-.PHONY: help build run test unit race isolation blackbox fuzz lint bench guests guests-all clean
+.PHONY: help build postgres run test unit race isolation blackbox fuzz lint bench guests guests-all clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,16 +37,19 @@ run: build guests ## start Sallyport with the example app and show real events g
 
 test: lint race isolation blackbox fuzz ## run every test
 
-unit: guests ## unit tests without the race detector (quick)
+postgres: ## see that there is a PostgreSQL server for the tests of databases, and install it when not
+	@./tools/postgres
+
+unit: guests postgres ## unit tests without the race detector (quick)
 	@go test ./...
 
-race: guests ## unit tests under the race detector, one package after the other: some measure time
+race: guests postgres ## unit tests under the race detector, one package after the other: some measure time
 	@CGO_ENABLED=1 go test -race -p 1 -timeout 30m $$(go list ./... | grep -v '/test/')
 
 isolation: ## 100,000 events of several functions, none of which may see another's
 	@go test -count=1 -run TestNeverSeen ./internal/cell
 
-blackbox: build guests ## drive the real binary: scripts, faults, conformance
+blackbox: build guests postgres ## drive the real binary: scripts, faults, conformance
 	@SALLYPORT=$(CURDIR)/bin/sallyport go test -count=1 -timeout 30m ./test/...
 
 fuzz: ## run every fuzz target for FUZZTIME

@@ -76,12 +76,28 @@ type Event struct {
 	Position        uint64            `json:"position"`
 	AcceptedAt      time.Time         `json:"accepted_at"`
 	Principal       string            `json:"principal"`
-	State           EventState        `json:"state"`
-	Deliveries      []Delivery        `json:"deliveries,omitempty"`
+	// Behind is who is behind an event that a function emitted.
+	Behind     *Behind    `json:"behind,omitempty"`
+	State      EventState `json:"state"`
+	Deliveries []Delivery `json:"deliveries,omitempty"`
 	// Data is present only when the caller asked for it and may read it: JSON data as it was
 	// accepted, anything else in DataBase64.
 	Data       jsontext.Value `json:"data,omitempty"`
 	DataBase64 []byte         `json:"data_base64,omitempty"`
+}
+
+// Behind is who is behind an event that a function emitted: who sent the first event of the chain, and the functions since then,
+// the one that emitted this event last.
+type Behind struct {
+	// Principal is empty when it is not known.
+	Principal string             `json:"principal,omitempty"`
+	Functions []FunctionRevision `json:"functions,omitempty"`
+}
+
+// FunctionRevision names a revision of a function.
+type FunctionRevision struct {
+	Name     string `json:"name"`
+	Revision int    `json:"revision"`
 }
 
 // Delivery is the handing of one event to one function through one subscription.
@@ -225,8 +241,22 @@ type Function struct {
 	// MinInstances is how many instances wait for events however long none comes.
 	MinInstances int       `json:"min_instances"`
 	Publishes    []string  `json:"publishes,omitempty"`
+	Grants       []Grant   `json:"grants,omitempty"`
 	Deployed     time.Time `json:"deployed"`
 	By           string    `json:"deployed_by"`
+}
+
+// Grant is a named authority of a function. The limits of a publish grant are 0: it has none.
+type Grant struct {
+	Name string `json:"name"`
+	Kind string `json:"kind"` // "publish", "http", "sql", "kv", "blob", "secret" or "invoke"
+	// Reaches are the single things that it may reach, in words, each of which is gained or lost as a whole.
+	Reaches      []string `json:"reaches"`
+	Rate         int      `json:"rate"` // uses in a second
+	Concurrency  int      `json:"concurrency"`
+	Timeout      string   `json:"timeout"`
+	RequestBytes int64    `json:"request_bytes"`
+	ReplyBytes   int64    `json:"reply_bytes"`
 }
 
 // FunctionList is all functions of a namespace by name.
@@ -352,12 +382,14 @@ type ReplayDifference struct {
 
 // PolicyExplanation says how a question is decided, and what each policy that is about it comes to.
 type PolicyExplanation struct {
-	Principal string        `json:"principal"`
-	Action    string        `json:"action"`
-	Resource  string        `json:"resource"`
-	Allowed   bool          `json:"allowed"`
-	Policies  []string      `json:"policies"` // the determining ones
-	Matched   []PolicyMatch `json:"matched"`
+	Principal string   `json:"principal"`
+	Action    string   `json:"action"`
+	Resource  string   `json:"resource"`
+	Allowed   bool     `json:"allowed"`
+	Policies  []string `json:"policies"` // the determining ones
+	// OnBehalf says that a function is permitted this only as far as its caller is, and the answer is about both.
+	OnBehalf bool          `json:"on_behalf,omitempty"`
+	Matched  []PolicyMatch `json:"matched"`
 	// Bridges are those that it crosses the borders of perimeters by, and DryRun the perimeters in dry-run that would deny it.
 	Bridges []string `json:"bridges,omitempty"`
 	DryRun  []string `json:"dry_run,omitempty"`
@@ -615,16 +647,37 @@ type TokenList struct {
 
 // Status is the state of the server and of the namespaces the caller may see.
 type Status struct {
-	Version    string            `json:"version"`
-	Mode       string            `json:"mode"` // "dev" or "server"
-	Started    time.Time         `json:"started"`
-	Ready      bool              `json:"ready"`
-	Reason     string            `json:"reason,omitempty"` // why not ready
-	DataDir    string            `json:"data_dir,omitempty"`
-	DiskFree   int64             `json:"disk_free_bytes"`
-	Resident   int64             `json:"resident_bytes"`
-	Cells      *CellStatus       `json:"cells,omitempty"`
-	Namespaces []NamespaceStatus `json:"namespaces"`
+	Version  string      `json:"version"`
+	Mode     string      `json:"mode"` // "dev" or "server"
+	Started  time.Time   `json:"started"`
+	Ready    bool        `json:"ready"`
+	Reason   string      `json:"reason,omitempty"` // why not ready
+	DataDir  string      `json:"data_dir,omitempty"`
+	DiskFree int64       `json:"disk_free_bytes"`
+	Resident int64       `json:"resident_bytes"`
+	Cells    *CellStatus `json:"cells,omitempty"`
+	// Issuers are those whose tokens are accepted, and RevocationLists those of the CAs of callers.
+	Issuers         []IssuerStatus     `json:"issuers,omitempty"`
+	RevocationLists []RevocationStatus `json:"revocation_lists,omitempty"`
+	Namespaces      []NamespaceStatus  `json:"namespaces"`
+}
+
+// IssuerStatus says how fresh the keys are that tokens of an issuer are checked with.
+type IssuerStatus struct {
+	URL       string    `json:"url"`
+	Keys      int       `json:"keys"`
+	Refreshed time.Time `json:"refreshed,omitzero"` // absent: never since the server began
+	Failures  int64     `json:"refresh_failures"`   // since the server began
+}
+
+// RevocationStatus says how fresh the revocation lists of a CA of callers are.
+type RevocationStatus struct {
+	Authority string    `json:"authority"`
+	Revoked   int       `json:"revoked"` // certificates
+	Issued    time.Time `json:"issued"`  // the oldest of its lists
+	// NextUpdate is until when they hold: after it no certificate of the CA is accepted.
+	NextUpdate time.Time `json:"next_update"`
+	Failures   int64     `json:"read_failures"` // since the server began
 }
 
 // CellStatus says where functions run.

@@ -12,7 +12,10 @@ import (
 type Question struct {
 	Principal, Action, Resource        string
 	Address, At, Source, Subject, Size string
-	MutualTLS                          bool
+	// CausedBy is who sent the first event of the chain because of which a function asks, and Through the functions
+	// between the two, as "NAMESPACE/NAME,NAMESPACE/NAME".
+	CausedBy, Through string
+	MutualTLS         bool
 	// Server asks about the server itself, not about what is in the namespace.
 	Server bool
 }
@@ -49,7 +52,7 @@ func (c *Client) ExplainDecision(ctx context.Context, o Question) (*api.PolicyEx
 	q := url.Values{}
 	for name, value := range map[string]string{
 		"principal": o.Principal, "action": o.Action, "resource": o.Resource, "address": o.Address, "at": o.At,
-		"source": o.Source, "subject": o.Subject, "size": o.Size,
+		"source": o.Source, "subject": o.Subject, "size": o.Size, "caused_by": o.CausedBy, "through": o.Through,
 	} {
 		set(q, name, value)
 	}

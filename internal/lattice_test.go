@@ -44,13 +44,13 @@ var lattice = map[string][]string{
 	"internal/eventlog": {"internal/event", "internal/ident", "internal/keyring", "internal/problem", "internal/store"},
 	"internal/cell":     {"api", "internal/ident", "internal/problem"},
 	// The seam of grants, and under it one package for each kind: decisions/0020.
-	"internal/grant":  {"api", "internal/ident", "internal/keyring", "internal/manifest", "internal/outbound", "internal/problem", "internal/redact", "internal/store"},
+	"internal/grant":  {"api", "internal/event", "internal/ident", "internal/keyring", "internal/manifest", "internal/outbound", "internal/problem", "internal/redact", "internal/store"},
 	"internal/bundle": {"api", "internal/ident", "internal/manifest", "internal/problem"},
 
 	// The capabilities.
 	"internal/access":  {"api", "internal/ident", "internal/manifest", "internal/narrow", "internal/outbound", "internal/policy", "internal/problem", "internal/store"},
 	"internal/deploy":  {"api", "internal/cell", "internal/event", "internal/filter", "internal/grant", "internal/ident", "internal/manifest", "internal/problem", "internal/schema", "internal/store"},
-	"internal/ingress": {"api", "internal/access", "internal/deploy", "internal/event", "internal/eventlog", "internal/ident", "internal/policy", "internal/problem", "internal/schema"},
+	"internal/ingress": {"api", "internal/access", "internal/deploy", "internal/event", "internal/eventlog", "internal/grant", "internal/ident", "internal/policy", "internal/problem", "internal/schema"},
 	"internal/funclog": {"api"},
 	"internal/meter":   {"internal/ident", "internal/store"},
 	// What a function emits comes in by the same way as everything else: decisions/0004.
@@ -59,7 +59,7 @@ var lattice = map[string][]string{
 	// The surfaces.
 	"client":            {"api"},
 	"internal/login":    {"internal/outbound"},
-	"internal/httpapi":  {"api", "internal/access", "internal/deploy", "internal/dispatch", "internal/event", "internal/eventlog", "internal/funclog", "internal/ident", "internal/ingress", "internal/meter", "internal/policy", "internal/problem"},
+	"internal/httpapi":  {"api", "internal/access", "internal/deploy", "internal/dispatch", "internal/event", "internal/eventlog", "internal/funclog", "internal/ident", "internal/ingress", "internal/manifest", "internal/meter", "internal/policy", "internal/problem"},
 	"internal/server":   {"*"},
 	"sdk/js":            {},
 	"internal/scaffold": {"internal/ident", "internal/problem", "sdk/js"},
@@ -83,6 +83,8 @@ var owners = map[string][]string{
 	"github.com/evanw/esbuild":                      {"internal/bundle"},
 	"github.com/go-jose/go-jose":                    {"internal/access"},
 	"github.com/fsnotify/fsnotify":                  {"internal/cli"},
+	"github.com/jackc/pgx":                          {"internal/grant/sqlgrant"},
+	"github.com/ncruces/go-sqlite3":                 {"internal/grant/sqlgrant"},
 	"github.com/klauspost/compress":                 {"internal/cell"},
 	"github.com/landlock-lsm/go-landlock":           {"internal/cell"},
 	"kernel.org/pub/linux/libs/security/libcap/cap": {"internal/cell"},

@@ -16,7 +16,9 @@ package access
 import (
 	"context"
 	"crypto/sha256"
+	"fmt"
 	"net/netip"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -40,6 +42,8 @@ type Principal struct {
 	// base and caveats are of a narrowed token: the id of the token it was made of, and what narrows it.
 	base    string
 	caveats []narrow.Caveats
+	// authority names what is kept of it (Callers), "" when its id says all.
+	authority string
 
 	// bound is what the caller must prove to have, of an issuer's token.
 	bound binding
@@ -60,10 +64,25 @@ func newPrincipal(p policy.Principal, expires time.Time) *Principal {
 	}
 }
 
-// FunctionPrincipal returns the principal that a deployed function is, with the types its grants name.
-func FunctionPrincipal(ns ident.Namespace, name ident.FunctionName, publishes []ident.EventType) *Principal {
-	id := ident.PrincipalID("function:" + string(ns) + "/" + string(name))
-	return newPrincipal(policy.Principal{Kind: policy.KindFunction, ID: id, Namespace: ns, EventTypes: publishes}, time.Time{})
+// FunctionPrincipal returns the principal that a revision of a function is, with the types its grants name.
+func FunctionPrincipal(ns ident.Namespace, name ident.FunctionName, revision int, publishes []ident.EventType) *Principal {
+	p := policy.Principal{Kind: policy.KindFunction, ID: FunctionID(ns, name), Namespace: ns, EventTypes: publishes}
+	if revision > 0 {
+		p.Revision = strconv.Itoa(revision)
+	}
+	return newPrincipal(p, time.Time{})
+}
+
+// With returns the principal with grants that it uses while it runs, by their names, and the functions that they let it call.
+func (p *Principal) With(grants []string, invokes []ident.FunctionName) *Principal {
+	as := p.policy
+	as.Grants, as.Invokes = grants, invokes
+	return newPrincipal(as, p.Expires)
+}
+
+// FunctionID returns the id of a function as a principal.
+func FunctionID(ns ident.Namespace, name ident.FunctionName) ident.PrincipalID {
+	return ident.PrincipalID("function:" + string(ns) + "/" + string(name))
 }
 
 // Guard authenticates and authorises. It is safe for concurrent use.
@@ -72,6 +91,7 @@ type Guard struct {
 	current atomic.Pointer[policies]
 	known   answers
 	record  *Decisions // nil: nothing is recorded
+	callers *Callers   // nil: nothing is kept
 }
 
 // policies is a set of policies, and the number of sets there were before it.
@@ -134,7 +154,25 @@ func contextOf(ctx context.Context) policy.Context {
 // determining policies. The answer does not depend on whether res exists. Decisions are remembered, with
 // whatever part of the circumstances the policies about such a question read.
 func (g *Guard) Authorize(ctx context.Context, p *Principal, action policy.Action, res policy.Resource) error {
-	return g.decide(ctx, p, action, res, nil, nil)
+	return g.decide(ctx, p, action, res, details{}, nil)
+}
+
+// AuthorizeCaused is Authorize for what a function does because of an event: unless a policy lets it act on its own authority
+// (as it does for its grants), it may do what who sent the first event of the chain may do as well. The problem of a
+// deny for that reason is access.denied_for_caller.
+func (g *Guard) AuthorizeCaused(ctx context.Context, p *Principal, action policy.Action, res policy.Resource, cause *Cause) error {
+	return g.decide(ctx, p, action, res, details{}, cause)
+}
+
+// AuthorizeUse is AuthorizeCaused for the use of a grant; op is what is to be done with it.
+func (g *Guard) AuthorizeUse(ctx context.Context, p *Principal, res policy.Resource, op string, cause *Cause) error {
+	return g.decide(ctx, p, policy.UseGrant, res, details{op: op}, cause)
+}
+
+// details are what is to be decided about beside a resource.
+type details struct {
+	event *policy.Event
+	op    string
 }
 
 // Still is Authorize for what p was allowed and goes on doing: that it may still is not recorded again.
@@ -147,8 +185,8 @@ func (g *Guard) Still(ctx context.Context, p *Principal, action policy.Action, r
 }
 
 // AuthorizeEvent is Authorize for the publishing of an event; cause is who is behind it when a function publishes it.
-func (g *Guard) AuthorizeEvent(ctx context.Context, p *Principal, ns ident.Namespace, e *policy.Event, cause *policy.Cause) error {
-	return g.decide(ctx, p, policy.Publish, policy.Resource{Kind: policy.KindEventType, Namespace: ns, Name: e.Type}, e, cause)
+func (g *Guard) AuthorizeEvent(ctx context.Context, p *Principal, ns ident.Namespace, e *policy.Event, cause *Cause) error {
+	return g.decide(ctx, p, policy.Publish, policy.Resource{Kind: policy.KindEventType, Namespace: ns, Name: e.Type}, details{event: e}, cause)
 }
 
 // Cross returns nil when no perimeter is in the way of what p was permitted to do in a namespace, for one event type or
@@ -182,7 +220,7 @@ func (g *Guard) SameForType(ns ident.Namespace, t ident.EventType) bool {
 	return g.Set().Reads(policy.Publish, policy.Resource{Kind: policy.KindEventType, Namespace: ns, Name: string(t)})&policy.PartEvent == 0
 }
 
-func (g *Guard) decide(ctx context.Context, p *Principal, action policy.Action, res policy.Resource, e *policy.Event, cause *policy.Cause) error {
+func (g *Guard) decide(ctx context.Context, p *Principal, action policy.Action, res policy.Resource, of details, cause *Cause) error {
 	if p == nil {
 		return unauthenticated()
 	}
@@ -191,19 +229,53 @@ func (g *Guard) decide(ctx context.Context, p *Principal, action policy.Action, 
 	}
 	set := g.current.Load()
 	c := contextOf(ctx)
-	c.Event, c.Cause = e, cause
-	q := question{principal: p.identity, policies: set.number, action: action, resource: res}
-	var cached bool
-	if q.context, cached = c.Key(set.Reads(action, res)); cached {
-		if known := g.known.get(&q); known != nil {
-			known.asked.Add(1)
-			return known.err
+	c.Event, c.Op = of.event, of.op
+	reads := set.Reads(action, res)
+	if cause != nil && reads&policy.PartCause != 0 {
+		var err error
+		if c.Cause, err = g.causeFor(ctx, cause, action, res); err != nil {
+			return err
 		}
 	}
-	d := set.Decide(policy.Request{Principal: p.policy, Action: action, Resource: res, Context: c})
-	a := &answer{as: p.policy, decision: d}
-	if !d.Allowed {
-		a.err = denied(p, action, res, d)
+	a := g.ask(set, p, action, res, &c, reads)
+	switch {
+	case a.err != nil && cause != nil:
+		return deniedCaused(p, action, res, a.decision, cause)
+	case a.err != nil || a.alone || cause == nil:
+		return a.err
+	}
+	// The function is permitted it for whoever is behind it: that half is asked, and remembered, as the caller's own.
+	caller, err := g.behind(ctx, cause)
+	switch {
+	case err != nil:
+		return err
+	case caller == nil:
+		return deniedForCaller(p, action, res, nil, cause)
+	}
+	if err := caller.withinCaveats(action, res); err != nil {
+		return deniedForCaller(p, action, res, problem.From(err).Policies, cause)
+	}
+	c.Cause = nil
+	if half := g.ask(set, caller, action, res, &c, reads); half.err != nil {
+		return deniedForCaller(p, action, res, half.decision.Policies, cause)
+	}
+	return nil
+}
+
+// ask returns what policies say to a question, without who is behind it: from memory when they were asked before.
+func (g *Guard) ask(set *policies, p *Principal, action policy.Action, res policy.Resource, c *policy.Context, reads policy.ContextPart) *answer {
+	q := question{principal: p.identity, policies: set.number, action: action, resource: res}
+	var cached bool
+	if q.context, cached = c.Key(reads); cached {
+		if known := g.known.get(&q); known != nil {
+			known.asked.Add(1)
+			return known
+		}
+	}
+	a := &answer{as: p.policy}
+	a.decision, a.alone = set.DecideAlone(policy.Request{Principal: p.policy, Action: action, Resource: res, Context: *c})
+	if !a.decision.Allowed {
+		a.err = denied(p, action, res, a.decision)
 	}
 	a.asked.Add(1)
 	switch {
@@ -213,7 +285,27 @@ func (g *Guard) decide(ctx context.Context, p *Principal, action policy.Action, 
 	case g.record != nil:
 		g.record.add(map[question]*answer{q: a})
 	}
-	return a.err
+	return a
+}
+
+// deniedForCaller says that a function was denied something because who is behind it may not do it.
+func deniedForCaller(p *Principal, action policy.Action, res policy.Resource, policies []string, cause *Cause) error {
+	who := string(cause.Principal)
+	if who == "" {
+		who = "a caller that is not known any more"
+	}
+	return problem.New(problem.Denied, "access.denied_for_caller", "%s may %s %s only for who may do it as well, and %s may not", p.ID, action, res, who).
+		WithPolicies(policies...).WithHint("to see why: %s", explainCaused(p, action, res, cause))
+}
+
+// deniedCaused is denied for what a function does because of an event.
+func deniedCaused(p *Principal, action policy.Action, res policy.Resource, d policy.Decision, cause *Cause) error {
+	return problem.From(denied(p, action, res, d)).WithHint("to see why: %s", explainCaused(p, action, res, cause))
+}
+
+// explainCaused is the command that decides it again.
+func explainCaused(p *Principal, action policy.Action, res policy.Resource, cause *Cause) string {
+	return fmt.Sprintf("sallyport policy explain --principal %s --action %s --resource %s%s", p.ID, action, res, cause.explain())
 }
 
 // denied says what was denied in the caller's own words: it reveals nothing the caller did not send.

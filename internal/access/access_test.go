@@ -323,10 +323,10 @@ func TestGuardDenies(t *testing.T) {
 		}{
 			"nobody":       {nil, "access.unauthenticated"},
 			"made up":      {&access.Principal{ID: "token:x", Role: policy.Operator}, "access.denied"},
-			"not granted":  {access.FunctionPrincipal("shop", "f", []ident.EventType{"b"}), "access.denied"},
-			"elsewhere":    {access.FunctionPrincipal("bank", "f", []ident.EventType{"a"}), "access.denied"},
-			"granted":      {access.FunctionPrincipal("shop", "f", []ident.EventType{"b", "a"}), ""},
-			"looks joined": {access.FunctionPrincipal("shop", "f", []ident.EventType{"ba"}), "access.denied"},
+			"not granted":  {access.FunctionPrincipal("shop", "f", 1, []ident.EventType{"b"}), "access.denied"},
+			"elsewhere":    {access.FunctionPrincipal("bank", "f", 1, []ident.EventType{"a"}), "access.denied"},
+			"granted":      {access.FunctionPrincipal("shop", "f", 1, []ident.EventType{"b", "a"}), ""},
+			"looks joined": {access.FunctionPrincipal("shop", "f", 1, []ident.EventType{"ba"}), "access.denied"},
 		} {
 			code := ""
 			if err := g.Authorize(t.Context(), tt.p, policy.Publish, res); err != nil {

@@ -30,6 +30,7 @@ type answer struct {
 	as       policy.Principal
 	decision policy.Decision
 	err      error // nil for an allow
+	alone    bool  // an allow that stands without who is behind a function
 	asked    atomic.Int64
 }
 

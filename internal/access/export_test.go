@@ -4,6 +4,8 @@ package access
 const (
 	MaxTokens     = maxTokens
 	MaxRemembered = maxRemembered
+
+	MaxCallerStates = maxCallerStates
 )
 
 // MaxKeys is how many keys a limiter keeps.

@@ -310,6 +310,7 @@ func mapped(id ident.PrincipalID, claims *Claims, by func(*Claims) (Mapping, boo
 	}
 	p := newPrincipal(out, expires)
 	p.Claims = claims
+	p.authority = authorityOf(p)
 	return p
 }
 

@@ -59,6 +59,7 @@ func (i *Identifier) verifyNarrowed(text string) *Principal {
 	p.policy.Attenuated = true
 	p.policy = p.policy.Prepare()
 	p.identity = p.policy.Digest()
+	p.authority = authorityOf(&p)
 	if end := t.Ends(); !end.IsZero() && end.Before(p.Expires) {
 		p.Expires = end
 	}

@@ -124,6 +124,8 @@ func questionFlags(c *cobra.Command, q *client.Question) {
 	flags.StringVar(&q.Source, "source", "", "source of the event")
 	flags.StringVar(&q.Subject, "subject", "", "subject of the event")
 	flags.StringVar(&q.Size, "size", "", "bytes of the event's data")
+	flags.StringVar(&q.CausedBy, "caused-by", "", "who sent the event because of which the function asks: token:ID, user:ID, service:ID or unknown")
+	flags.StringVar(&q.Through, "through", "", "the functions between the two, as `NAMESPACE/NAME`,…")
 	onServer(c, &q.Server)
 }
 
@@ -140,6 +142,9 @@ func writeExplanation(w io.Writer, e *api.PolicyExplanation) {
 		by = "by " + strings.Join(e.Policies, ", ")
 	}
 	fmt.Fprintf(w, "%s %s %s %s: %s\n", clean(e.Principal), verdict, clean(e.Action), clean(e.Resource), clean(by))
+	if e.OnBehalf {
+		fmt.Fprintln(w, "the function is permitted this for callers who may do it as well; the answer is about both")
+	}
 	if len(e.DryRun) > 0 {
 		fmt.Fprintf(w, "in dry-run, and so without effect, denied by %s\n", clean(strings.Join(e.DryRun, ", ")))
 	}

@@ -10,13 +10,16 @@ import (
 	"sallyport/internal/ident"
 )
 
+// kindFunction is the kind of a change of a function.
+const kindFunction = "function"
+
 // diff returns what next changes: functions, then event types, then subscriptions, each by name.
 func diff(old, next *app) []api.Change {
 	if old == nil {
 		old = &app{}
 	}
 	var out []api.Change
-	out = append(out, changes("function", old.functions, next.functions, functionDetail)...)
+	out = append(out, changes(kindFunction, old.functions, next.functions, functionDetail)...)
 	out = append(out, changes("event type", old.eventTypes, next.eventTypes, eventTypeDetail)...)
 	return append(out, changes("subscription", old.subscriptions, next.subscriptions, subscriptionDetail)...)
 }

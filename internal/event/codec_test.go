@@ -15,7 +15,7 @@ import (
 	"sallyport/internal/event"
 )
 
-// full is a record with every field set.
+// full is a record with every field set but Behind, which came later.
 func full() event.Record {
 	return event.Record{
 		Event: event.Event{
@@ -34,7 +34,10 @@ func TestRecordRoundTrip(t *testing.T) {
 	minimal := event.Record{Event: event.Event{ID: "1", Source: "/s", Type: "t"}, AcceptedAt: time.Unix(1, 0).UTC()}
 	binary := full()
 	binary.Data, binary.DataKind, binary.Extensions = []byte{0, 255}, event.DataBinary, nil
-	for name, r := range map[string]event.Record{"full": full(), "minimal": minimal, "binary": binary} {
+	caused, kept := full(), minimal
+	caused.Behind = event.Behind{Principal: "user:x", Authority: "00ff", Functions: "a@1 b@22"}
+	kept.Behind.Authority = "00ff"
+	for name, r := range map[string]event.Record{"full": full(), "minimal": minimal, "binary": binary, "caused": caused, "kept": kept} {
 		stored := event.AppendRecord([]byte("before"), &r)
 		got, err := event.ParseRecord(stored[len("before"):])
 		if err != nil {
@@ -89,6 +92,8 @@ func TestRecordForm(t *testing.T) {
 	t.Parallel()
 	r := full()
 	golden(t, "testdata/record-v1.golden", event.AppendRecord(nil, &r))
+	r.Behind = event.Behind{Principal: "user:x", Authority: "00ff", Functions: "a@1 b@22"}
+	golden(t, "testdata/record-v1-behind.golden", event.AppendRecord(nil, &r))
 }
 
 func TestParseRecordRefuses(t *testing.T) {

@@ -98,6 +98,20 @@ type Record struct {
 	CauseID string
 	// Hops is the causal depth: 0 for an event from outside.
 	Hops uint8
+	// Behind is who is behind the event, as far as Principal does not say it.
+	Behind Behind
+}
+
+// Behind is who is behind an event: who sent the first one of its chain, and the functions since then.
+type Behind struct {
+	// Principal sent the first event of the chain; "" when that is this event.
+	Principal ident.PrincipalID
+	// Authority names what access keeps of what that principal might do; "" when its id says all. It means
+	// something to access alone.
+	Authority string
+	// Functions are the functions since then, the one that emitted this event last, as "price@3 audit@12": name and
+	// revision. Hops bounds how many there are.
+	Functions string
 }
 
 // Limits bound what a parser accepts. The zero value accepts no event. Strings are measured as they

@@ -26,11 +26,12 @@ const (
 	flagOnly
 	flagCause
 	flagExtensions
+	flagBehind
 	flagsEnd
 )
 
 // recordTexts is the most texts a record has besides its extensions.
-const recordTexts = 10
+const recordTexts = 13
 
 var errRecord = errors.New("stored event is malformed")
 
@@ -91,6 +92,7 @@ func (r *Record) flags() (flags byte) {
 	set(r.OnlySubscription != "", flagOnly)
 	set(r.Cause != 0 || r.CauseID != "" || r.Hops != 0, flagCause)
 	set(len(r.Extensions) > 0, flagExtensions)
+	set(r.Behind != (Behind{}), flagBehind)
 	return flags
 }
 
@@ -108,6 +110,9 @@ func (r *Record) texts(to []string, flags byte) []string {
 	}
 	if flags&flagCause != 0 {
 		to = append(to, r.CauseID)
+	}
+	if flags&flagBehind != 0 {
+		to = append(to, string(r.Behind.Principal), r.Behind.Authority, r.Behind.Functions)
 	}
 	return to
 }
@@ -178,6 +183,9 @@ func (t *texts) fill(r *Record, flags byte, lengths []int) {
 	}
 	if flags&flagCause != 0 {
 		r.CauseID = next()
+	}
+	if flags&flagBehind != 0 {
+		r.Behind.Principal, r.Behind.Authority, r.Behind.Functions = ident.PrincipalID(next()), next(), next()
 	}
 }
 

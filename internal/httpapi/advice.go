@@ -60,7 +60,7 @@ func (a *API) runs(action policy.Action, res policy.Resource) []policy.Principal
 	var out []policy.Principal
 	for name, f := range state.Functions {
 		if may(name) {
-			out = append(out, access.FunctionPrincipal(res.Namespace, name, f.Publishes).Policy())
+			out = append(out, access.FunctionPrincipal(res.Namespace, name, f.Revision, f.Publishes).Policy())
 		}
 	}
 	slices.SortFunc(out, func(x, y policy.Principal) int { return cmp.Compare(x.ID, y.ID) })

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"sallyport/api"
@@ -243,6 +244,7 @@ func describe(rec *event.Record, withData bool) api.Event {
 	if !rec.Time.IsZero() {
 		out.Time = &rec.Time
 	}
+	out.Behind = behind(rec)
 	if len(rec.Extensions) > 0 || rec.CauseID != "" {
 		out.Extensions = map[string]string{}
 		for _, x := range rec.Extensions {
@@ -256,6 +258,20 @@ func describe(rec *event.Record, withData bool) api.Event {
 		out.Data = rec.Data
 	} else if withData {
 		out.DataBase64 = rec.Data
+	}
+	return out
+}
+
+// behind returns who is behind an event that a function emitted, nil for one from outside.
+func behind(rec *event.Record) *api.Behind {
+	if rec.Hops == 0 {
+		return nil
+	}
+	out := &api.Behind{Principal: string(rec.Behind.Principal)}
+	for one := range strings.FieldsSeq(rec.Behind.Functions) {
+		name, number, _ := strings.Cut(one, "@")
+		revision, _ := strconv.Atoi(number) // the server wrote it
+		out.Functions = append(out.Functions, api.FunctionRevision{Name: name, Revision: revision})
 	}
 	return out
 }

@@ -32,6 +32,7 @@ import (
 	"sallyport/internal/funclog"
 	"sallyport/internal/ident"
 	"sallyport/internal/ingress"
+	"sallyport/internal/manifest"
 	"sallyport/internal/policy"
 )
 
@@ -50,6 +51,8 @@ type Guard interface {
 	Still(ctx context.Context, p *access.Principal, action policy.Action, res policy.Resource) error
 	// Cross returns why a perimeter is in the way of what p may do in a namespace, for one event type of it.
 	Cross(ctx context.Context, p *access.Principal, action policy.Action, res policy.Resource) error
+	// MayGrant returns why p may not hand grants to a function.
+	MayGrant(ctx context.Context, p *access.Principal, ns ident.Namespace, fn ident.FunctionName, grants map[string]manifest.Grant) error
 	// Set returns the policies that it decides by, and Principals those it knows.
 	Set() *policy.Set
 	Principals() []policy.Principal

@@ -200,12 +200,16 @@ func (a *API) apply(c *call) error {
 	if err := readJSON(c.r, maxBundleBytes, &bundle); err != nil {
 		return err
 	}
-	plan, err := a.deps.Deployer.Apply(c.r.Context(), c.p.ID, c.ns, &bundle, dry, func(change api.Change) error {
+	plan, err := a.deps.Deployer.Apply(c.r.Context(), c.p.ID, c.ns, &bundle, dry, func(change deploy.Change) error {
 		if change.Kind != "function" {
 			return nil
 		}
 		// Who replaces the code of a function that is inside a perimeter acts inside by way of it.
-		return a.deps.Guard.Cross(c.r.Context(), c.p, policy.Deploy, policy.Resource{Kind: policy.KindFunction, Namespace: c.ns, Name: change.Name})
+		err := a.deps.Guard.Cross(c.r.Context(), c.p, policy.Deploy, policy.Resource{Kind: policy.KindFunction, Namespace: c.ns, Name: change.Name})
+		if err != nil {
+			return err
+		}
+		return a.deps.Guard.MayGrant(c.r.Context(), c.p, c.ns, ident.FunctionName(change.Name), change.Grants)
 	})
 	if err != nil {
 		return err
@@ -264,7 +268,7 @@ func (a *API) status(c *call) error {
 	}
 	out := a.deps.Status(c.r.Context())
 	if denied != nil {
-		out.DataDir, out.DiskFree, out.Resident, out.Cells = "", 0, 0, nil
+		out.DataDir, out.DiskFree, out.Resident, out.Cells, out.Issuers, out.RevocationLists = "", 0, 0, nil, nil, nil
 	}
 	if err := a.notReady(); err != nil {
 		out.Ready, out.Reason = false, err.Error()

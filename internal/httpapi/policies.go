@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strconv"
+	"strings"
 	"time"
 
 	"sallyport/api"
@@ -207,7 +208,7 @@ func (a *API) universe(c *call, recorded []access.Decided) policy.Universe {
 		what(policy.OfNamespace(ns))
 		state := a.deps.Deployer.State(ns)
 		for _, f := range state.Functions {
-			who(access.FunctionPrincipal(ns, f.Name, f.Publishes).Policy())
+			who(access.FunctionPrincipal(ns, f.Name, f.Revision, f.Publishes).Policy())
 			what(policy.Resource{Kind: policy.KindFunction, Namespace: ns, Name: string(f.Name)})
 		}
 		for _, t := range typesOf(state) {
@@ -237,7 +238,7 @@ func (a *API) explainPolicy(c *call) error {
 	e := a.deps.Guard.Set().Explain(q)
 	out := api.PolicyExplanation{
 		Principal: string(q.Principal.ID), Action: string(q.Action), Resource: q.Resource.String(),
-		Allowed: e.Decision.Allowed, Policies: orEmpty(e.Decision.Policies), Matched: []api.PolicyMatch{},
+		Allowed: e.Decision.Allowed, Policies: orEmpty(e.Decision.Policies), OnBehalf: e.OnBehalf, Matched: []api.PolicyMatch{},
 		Bridges: e.Decision.Bridges, DryRun: e.Decision.DryRun, Perimeters: describeVerdicts(e.Perimeters),
 	}
 	for _, m := range e.Matched {
@@ -280,7 +281,7 @@ func accessList(principals []policy.Principal, list []policy.Access) *api.Access
 
 // questionParameters are those of a question about policies.
 func questionParameters() []string {
-	return []string{"principal", "action", "resource", "address", "mtls", "at", "source", "subject", "size"}
+	return []string{"principal", "action", "resource", "address", "mtls", "at", "source", "subject", "size", "caused_by", "through"}
 }
 
 // question reads a question about policies from the query.
@@ -295,7 +296,8 @@ func (a *API) question(c *call) (q policy.Request, err error) {
 		}
 		return policy.DeliveryRequest(t.Namespace, ident.EventType(t.Name), ident.FunctionName(q.Resource.Name)), nil
 	}
-	if q.Principal, err = principalIn(a.everything(c), c.query["principal"]); err != nil {
+	known := a.everything(c)
+	if q.Principal, err = principalIn(known, c.query["principal"]); err != nil {
 		return q, err
 	}
 	if q.Action, err = c.query.action(); err != nil {
@@ -331,7 +333,35 @@ func (a *API) question(c *call) (q policy.Request, err error) {
 		}
 		q.Context.Event = e
 	}
-	return q, nil
+	q.Context.Cause, err = c.cause(known)
+	return q, err
+}
+
+// cause reads who is behind what a function asks; nil when nobody is named.
+func (c *call) cause(known policy.Universe) (*policy.Cause, error) {
+	by, through := c.query["caused_by"], c.query["through"]
+	if by == "" && through == "" {
+		return nil, nil
+	}
+	out := &policy.Cause{Barred: by == access.Unknown}
+	if by != "" && !out.Barred {
+		p, err := principalIn(known, by)
+		if err != nil || p.Kind == policy.KindFunction {
+			return nil, badRequest("caused_by: want token:ID, user:ID, service:ID or %s", access.Unknown)
+		}
+		out.Principal = &p
+	}
+	if through == "" {
+		return out, nil
+	}
+	for name := range strings.SplitSeq(through, ",") {
+		p, err := policy.ParsePrincipal("function:" + name)
+		if err != nil || len(out.Functions) == policy.MaxChain {
+			return nil, badRequest("through: want at most %d functions as NAMESPACE/NAME, with commas between", policy.MaxChain)
+		}
+		out.Functions = append(out.Functions, p.ID)
+	}
+	return out, nil
 }
 
 // action reads the action that a question is about.

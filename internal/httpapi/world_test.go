@@ -133,7 +133,10 @@ func newWorldOf(t testing.TB, cfg httpapi.Config) *world {
 		Identifier: access.NewIdentifier(w.guard.Tokens, access.IdentifierConfig{}),
 		Guard:      w.guard, Decisions: decisions(t, w.guard), Policies: policies(t, w.guard), Intake: intake{w}, Deployer: deployer{w}, Space: w.space,
 		Status: func(context.Context) api.Status {
-			return api.Status{Version: "v", Mode: "dev", Started: time.Unix(1, 0).UTC(), DataDir: "/data", DiskFree: 1, Resident: 2, Cells: &api.CellStatus{SecondWall: "on", Reset: "tracked"}}
+			return api.Status{
+				Issuers:         []api.IssuerStatus{{URL: "https://login.example.com", Keys: 2, Refreshed: time.Unix(5, 0).UTC()}},
+				RevocationLists: []api.RevocationStatus{{Authority: "shop", Revoked: 1, Issued: time.Unix(5, 0).UTC(), NextUpdate: time.Unix(9, 0).UTC()}},
+				Version:         "v", Mode: "dev", Started: time.Unix(1, 0).UTC(), DataDir: "/data", DiskFree: 1, Resident: 2, Cells: &api.CellStatus{SecondWall: "on", Reset: "tracked"}}
 		},
 		Ready:   func() error { return w.ready },
 		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "metric 1\n") }),
@@ -305,7 +308,7 @@ func (w deployer) Apply(_ context.Context, _ ident.PrincipalID, _ ident.Namespac
 		<-hold
 	}
 	plan := &api.Plan{App: "app", Revision: 2, Applied: !dry, Changes: []api.Change{{Action: api.ActionCreate, Kind: "function", Name: "price"}}}
-	return plan, may(plan.Changes[0])
+	return plan, may(deploy.Change{Change: plan.Changes[0]})
 }
 
 func (w deployer) State(ns ident.Namespace) *deploy.State {

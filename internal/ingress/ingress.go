@@ -37,7 +37,10 @@ const reservedSource = "/namespaces/"
 // Guard authorises; access.Guard is one.
 type Guard interface {
 	Authorize(ctx context.Context, p *access.Principal, action policy.Action, res policy.Resource) error
-	AuthorizeEvent(ctx context.Context, p *access.Principal, ns ident.Namespace, e *policy.Event, cause *policy.Cause) error
+	AuthorizeEvent(ctx context.Context, p *access.Principal, ns ident.Namespace, e *policy.Event, cause *access.Cause) error
+	AuthorizeCaused(ctx context.Context, p *access.Principal, action policy.Action, res policy.Resource, cause *access.Cause) error
+	AuthorizeUse(ctx context.Context, p *access.Principal, res policy.Resource, op string, cause *access.Cause) error
+	Keep(ctx context.Context, p *access.Principal) (string, error)
 	SameForType(ns ident.Namespace, t ident.EventType) bool
 }
 
@@ -83,6 +86,11 @@ func (in *Intake) Accept(ctx context.Context, p *access.Principal, ns ident.Name
 	if err != nil {
 		return nil, err
 	}
+	// What p may do is kept before its events are: a function that handles them may have to ask.
+	authority, err := in.cfg.Guard.Keep(ctx, p)
+	if err != nil {
+		return nil, err
+	}
 	now := time.Now().UTC()
 	recs := make([]event.Record, len(evs))
 	for i := range evs {
@@ -93,7 +101,9 @@ func (in *Intake) Accept(ctx context.Context, p *access.Principal, ns ident.Name
 		if err := validate(state, &evs[i], i, len(evs)); err != nil {
 			return nil, err
 		}
-		recs[i] = event.Record{Event: evs[i], AcceptedAt: now, Principal: p.ID, Target: opts.Target}
+		recs[i] = event.Record{
+			Event: evs[i], AcceptedAt: now, Principal: p.ID, Target: opts.Target, Behind: event.Behind{Authority: authority},
+		}
 	}
 	return store(ctx, log, recs)
 }
@@ -183,7 +193,7 @@ func (in *Intake) Emit(ctx context.Context, em Emission) ([]string, error) {
 			"the event is the %dth in a chain of events that functions emitted; at most %d are allowed", em.Cause.Hops, MaxHops).
 			WithHint("look for functions that trigger each other: `sallyport event get` shows causes")
 	}
-	p := access.FunctionPrincipal(em.Namespace, em.Function.Name, em.Function.Publishes)
+	p := access.FunctionPrincipal(em.Namespace, em.Function.Name, em.Function.Revision, em.Function.Publishes)
 	if err := in.authorizeEmission(ctx, p, em); err != nil {
 		return nil, err
 	}
@@ -192,6 +202,7 @@ func (in *Intake) Emit(ctx context.Context, em Emission) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	behind := behindFunction(em.Cause, em.Function.Name, em.Function.Revision)
 	now := time.Now().UTC()
 	ids := make([]string, len(em.Events))
 	recs := make([]event.Record, len(em.Events))
@@ -206,7 +217,7 @@ func (in *Intake) Emit(ctx context.Context, em Emission) ([]string, error) {
 		}
 		recs[i] = event.Record{
 			Event: e, AcceptedAt: now, Principal: p.ID,
-			Cause: em.Cause.Position, CauseID: em.Cause.ID, Hops: em.Cause.Hops + 1,
+			Cause: em.Cause.Position, CauseID: em.Cause.ID, Hops: em.Cause.Hops + 1, Behind: behind,
 		}
 	}
 	_, err = log.Append(ctx, recs)
@@ -214,23 +225,33 @@ func (in *Intake) Emit(ctx context.Context, em Emission) ([]string, error) {
 }
 
 func (in *Intake) authorizeEmission(ctx context.Context, p *access.Principal, em Emission) error {
-	cause := causeOf(em.Cause)
+	cause := CauseOf(em.Namespace, em.Cause)
 	for i := range em.Events {
 		e := described(&em.Events[i])
 		e.Source = sourceOf(em)
-		if err := in.cfg.Guard.AuthorizeEvent(ctx, p, em.Namespace, e, cause); err != nil {
-			return problem.New(problem.Denied, "ingress.publish_not_granted",
-				"the function %s has no grant to publish %s", em.Function.Name, em.Events[i].Type).
-				WithHint("add the type to a publish grant of the function in app.toml and apply").
-				WithPolicies(problem.From(err).Policies...)
+		err := in.cfg.Guard.AuthorizeEvent(ctx, p, em.Namespace, e, cause)
+		if err == nil {
+			continue
 		}
+		denied := problem.From(err)
+		if denied.Code != "access.denied" {
+			return err
+		}
+		if len(denied.Policies) > 0 {
+			return problem.New(problem.Denied, "ingress.publish_not_granted",
+				"the function %s may not publish %s: a policy forbids it", em.Function.Name, em.Events[i].Type).
+				WithHint("%s", denied.Hint).WithPolicies(denied.Policies...)
+		}
+		return problem.New(problem.Denied, "ingress.publish_not_granted",
+			"the function %s has no grant to publish %s", em.Function.Name, em.Events[i].Type).
+			WithHint("add the type to a publish grant of the function in app.toml and apply")
 	}
 	return nil
 }
 
 // sourceOf returns the source of the events that a function emits.
 func sourceOf(em Emission) string {
-	return reservedSource + string(em.Namespace) + "/functions/" + string(em.Function.Name)
+	return access.FunctionSource(em.Namespace, em.Function.Name)
 }
 
 // described returns what policies may know of an event.
@@ -238,17 +259,32 @@ func described(e *event.Event) *policy.Event {
 	return &policy.Event{Type: string(e.Type), Source: e.Source, Subject: e.Subject, Size: int64(len(e.Data))}
 }
 
-// causeOf returns who is behind what a function publishes because of an event: who published that one, which may be a
-// function in its turn.
-func causeOf(r *event.Record) *policy.Cause {
-	p, err := policy.ParsePrincipal(string(r.Principal))
-	switch {
-	case err != nil:
-		return &policy.Cause{}
-	case p.Kind == policy.KindFunction:
-		return &policy.Cause{Functions: []ident.PrincipalID{p.ID}}
+// CauseOf returns who is behind what a function does because of an event: who sent the first event of the chain, and the
+// functions since then.
+func CauseOf(ns ident.Namespace, r *event.Record) *access.Cause {
+	c := &access.Cause{Principal: r.Behind.Principal, Authority: r.Behind.Authority}
+	if r.Behind.Functions == "" {
+		c.Principal = r.Principal // of an event that a function emitted before this was kept, that function: nobody is known
+		return c
 	}
-	return &policy.Cause{Principal: &p}
+	for one := range strings.FieldsSeq(r.Behind.Functions) {
+		name, _, _ := strings.Cut(one, "@")
+		c.Functions = append(c.Functions, access.FunctionID(ns, ident.FunctionName(name)))
+	}
+	return c
+}
+
+// behindFunction returns who is behind what a revision of a function causes while it handles an event.
+func behindFunction(cause *event.Record, function ident.FunctionName, revision int) event.Behind {
+	b := cause.Behind
+	if b.Principal == "" {
+		b.Principal = cause.Principal
+	}
+	if b.Functions != "" {
+		b.Functions += " "
+	}
+	b.Functions += fmt.Sprintf("%s@%d", function, revision)
+	return b
 }
 
 // EmittedID returns the id of the i-th event that a function emitted in a delivery of the event at

@@ -3,6 +3,8 @@ package ingress_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -37,6 +39,9 @@ type guard struct {
 	// events are those asked about; each says that policies look at events.
 	events []policy.Event
 	each   bool
+	cause  *access.Cause // of the last event
+	who    *access.Principal
+	keeps  string
 }
 
 func (g *guard) Authorize(_ context.Context, p *access.Principal, a policy.Action, r policy.Resource) error {
@@ -47,10 +52,22 @@ func (g *guard) Authorize(_ context.Context, p *access.Principal, a policy.Actio
 	return problem.New(problem.Denied, "access.denied", "%s may not", p.ID).WithPolicies("test")
 }
 
-func (g *guard) AuthorizeEvent(ctx context.Context, p *access.Principal, ns ident.Namespace, e *policy.Event, _ *policy.Cause) error {
+func (g *guard) AuthorizeEvent(ctx context.Context, p *access.Principal, ns ident.Namespace, e *policy.Event, cause *access.Cause) error {
+	g.cause, g.who = cause, p
 	g.events = append(g.events, *e)
 	return g.Authorize(ctx, p, policy.Publish, policy.Resource{Kind: policy.KindEventType, Namespace: ns, Name: e.Type})
 }
+
+func (g *guard) AuthorizeCaused(ctx context.Context, p *access.Principal, a policy.Action, r policy.Resource, cause *access.Cause) error {
+	g.cause, g.who = cause, p
+	return g.Authorize(ctx, p, a, r)
+}
+
+func (g *guard) AuthorizeUse(ctx context.Context, p *access.Principal, r policy.Resource, _ string, cause *access.Cause) error {
+	return g.AuthorizeCaused(ctx, p, policy.UseGrant, r, cause)
+}
+
+func (g *guard) Keep(_ context.Context, p *access.Principal) (string, error) { return g.keeps, nil }
 
 func (g *guard) SameForType(ident.Namespace, ident.EventType) bool { return !g.each }
 
@@ -93,7 +110,7 @@ func jsonEvent(id string, typ ident.EventType, data string) event.Event {
 	return event.Event{ID: id, Source: "/s", Type: typ, Data: []byte(data), DataKind: event.DataJSON}
 }
 
-var who = access.FunctionPrincipal("ns", "tester", nil)
+var who = access.FunctionPrincipal("ns", "tester", 1, nil)
 
 func TestAccept(t *testing.T) {
 	t.Parallel()
@@ -182,6 +199,66 @@ func TestEmit(t *testing.T) {
 	}
 	if ids, err := w.Emit(t.Context(), emission(0)); err != nil || ids != nil {
 		t.Errorf("an emission without events = %v, %v", ids, err)
+	}
+}
+
+// TestChain: who sent the first event is behind all that follow from it, with every function since and its revision, and a
+// chain ends at its bound.
+func TestChain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.guard.keeps = "00ff"
+	if _, err := w.Accept(t.Context(), who, "ns", []event.Event{jsonEvent("1", "plain", `1`)}, ingress.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	if b := w.log.recs[0].Behind; b != (event.Behind{Authority: "00ff"}) {
+		t.Errorf("behind an event from outside: %+v", b)
+	}
+	chain := ""
+	for hop := 1; ; hop++ {
+		stored, err := event.ParseRecord(event.AppendRecord(nil, &w.log.recs[hop-1]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		stored.Position = ident.NewPosition(uint64(hop), 0)
+		name := ident.FunctionName(fmt.Sprint("f", hop))
+		ids, err := w.Emit(t.Context(), ingress.Emission{
+			Namespace: "ns", Function: &deploy.Function{Name: name, Revision: 10 * hop, Publishes: []ident.EventType{"plain"}}, Cause: &stored,
+			Events: []event.Event{{Type: "plain"}},
+		})
+		if hop > ingress.MaxHops {
+			if problem.From(err).Code != "ingress.too_many_hops" {
+				t.Errorf("hop %d: %v, %v", hop, ids, err)
+			}
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		// The function that acts is the principal; those before it are in the cause.
+		want := &access.Cause{Principal: who.ID, Authority: "00ff"}
+		for i := 1; i < hop; i++ {
+			want.Functions = append(want.Functions, access.FunctionID("ns", ident.FunctionName(fmt.Sprint("f", i))))
+		}
+		if diff := cmp.Diff(want, w.guard.cause); diff != "" {
+			t.Errorf("hop %d (-want +got):\n%s", hop, diff)
+		}
+		if w.guard.who.Policy().Revision != fmt.Sprint(10*hop) {
+			t.Errorf("hop %d: decided about revision %q", hop, w.guard.who.Policy().Revision)
+		}
+		chain = strings.TrimPrefix(fmt.Sprintf("%s f%d@%d", chain, hop, 10*hop), " ")
+		if b := w.log.recs[hop].Behind; b != (event.Behind{Principal: who.ID, Authority: "00ff", Functions: chain}) {
+			t.Errorf("hop %d: behind it: %+v", hop, b)
+		}
+	}
+}
+
+// TestOldChain: an event that a function emitted before it was kept who is behind it has nobody behind it who may do anything.
+func TestOldChain(t *testing.T) {
+	t.Parallel()
+	c := ingress.CauseOf("ns", &event.Record{Principal: "function:ns/f", Cause: 1, CauseID: "x", Hops: 1})
+	if c.Principal != "function:ns/f" || c.Authority != "" || c.Functions != nil {
+		t.Errorf("CauseOf = %+v", c)
 	}
 }
 

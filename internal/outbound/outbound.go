@@ -9,7 +9,9 @@
 // decompressed; one that is allowed private addresses still reaches no link-local address and no metadata service. A Route
 // carries the requests of a grant: it reaches the special addresses that the grant names, and through the proxy that it names.
 //
-// Callers: access/oidc (keys of issuers), login (the command line), grant/httpgrant.
+// Dialer opens connections for protocols of databases, with the same checks of addresses.
+//
+// Callers: access/oidc (keys of issuers), login (the command line), grant/httpgrant, grant/sqlgrant.
 package outbound
 
 import (

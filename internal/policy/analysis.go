@@ -209,6 +209,9 @@ type Explanation struct {
 	Decision Decision
 	// Known is false when the schema does not know such a request, or it holds more than it may: it is denied by nothing.
 	Known bool
+	// OnBehalf says that the function is permitted this only as far as who caused the request may do the same: then
+	// Decision is about both, and those that are Determined of Matched determined the function's half.
+	OnBehalf bool
 	// Matched are the policies whose scope the request is in, permits and forbids, in the order of their ids.
 	Matched []Match
 	// Perimeters are those whose border the request crosses.
@@ -250,12 +253,14 @@ func (s *Set) Explain(q Request) Explanation {
 	if !ok {
 		return Explanation{}
 	}
-	list := s.inScope(w, &q, nil)
-	slices.SortFunc(list, func(a, b *compiled) int { return strings.Compare(a.id, b.id) })
-	out := Explanation{Known: true, Decision: s.judge(w, &selection{list: list}), Perimeters: s.ExplainPerimeters(q)}
-	s.enclose(w, &q, false, &out.Decision)
-	for _, c := range list {
-		m := Match{Policy: c.describe(), Determined: slices.Contains(out.Decision.Policies, c.id)}
+	sel := &selection{list: s.inScope(w, &q, nil)}
+	slices.SortFunc(sel.list, func(a, b *compiled) int { return strings.Compare(a.id, b.id) })
+	own := s.judge(w, sel)
+	alone := sel.alone(&q, &own)
+	s.enclose(w, &q, false, &own)
+	out := Explanation{Known: true, Decision: s.within(&q, own, alone), OnBehalf: !alone && own.Allowed, Perimeters: s.ExplainPerimeters(q)}
+	for _, c := range sel.list {
+		m := Match{Policy: c.describe(), Determined: slices.Contains(own.Policies, c.id)}
 		m.Holds, m.Error = w.evaluate(c.policy)
 		m.Conditions = w.conditions(c)
 		out.Matched = append(out.Matched, m)

@@ -101,6 +101,7 @@ type LevelVerdict struct {
 // that the request leaves, then those that it enters. For reading of one event type and the like, the request is as
 // in Cross.
 func (s *Set) ExplainPerimeters(q Request) []PerimeterVerdict {
+	q.permitted = s.behind(&q).Allowed
 	w, ok := newWorld(&q, allParts)
 	if !ok {
 		return nil

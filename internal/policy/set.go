@@ -203,7 +203,10 @@ func questions(s *resolved.Schema) (map[ask]bool, error) {
 
 // Decide returns whether the request is allowed, and by which policies. A question that the schema does
 // not know, such as one about an unknown action, is denied by no policy.
-func (s *Set) Decide(q Request) Decision { return s.decide(&q, false) }
+func (s *Set) Decide(q Request) Decision {
+	d, alone := s.DecideAlone(q)
+	return s.within(&q, d, alone)
+}
 
 // Reads returns the parts of the context that a decision about the action on the resource may depend on.
 func (s *Set) Reads(a Action, r Resource) ContextPart {
@@ -217,7 +220,7 @@ func (s *Set) Reads(a Action, r Resource) ContextPart {
 func (s *Set) policyReads(a Action, r *Resource) (parts ContextPart) {
 	for _, x := range []*index{s.server, s.own[r.Namespace]} {
 		if x != nil && x.byAction[a] != nil {
-			parts |= x.byAction[a].reads
+			parts |= x.byAction[a].readsAbout(r)
 		}
 	}
 	return parts
@@ -226,16 +229,24 @@ func (s *Set) policyReads(a Action, r *Resource) (parts ContextPart) {
 // inline is how many policies in the scope of one request cost no allocation.
 const inline = 16
 
-// decide decides, without the context when loose.
+// decide decides, without the context when loose, and without who is behind a function.
 func (s *Set) decide(q *Request, loose bool) Decision {
+	d, _ := s.half(q, loose)
+	return d
+}
+
+// half is decide, and says whether the answer stands without who is behind a function.
+func (s *Set) half(q *Request, loose bool) (d Decision, alone bool) {
 	w, ok := s.ask(q, !loose)
 	if !ok {
-		return Decision{}
+		return Decision{}, true
 	}
 	var room [inline]*compiled
-	d := s.judge(w, &selection{list: s.inScope(w, q, room[:0]), loose: loose})
+	sel := &selection{list: s.inScope(w, q, room[:0]), loose: loose}
+	d = s.judge(w, sel)
+	alone = sel.alone(q, &d)
 	s.enclose(w, q, loose, &d)
-	return d
+	return d, alone
 }
 
 // ask returns the Cedar form of a question, if there is one.
@@ -246,10 +257,14 @@ func (s *Set) ask(q *Request, withContext bool) (*world, bool) {
 	// What no policy reads need not be there; but a cause that is malformed is refused whoever reads it.
 	var parts ContextPart
 	if withContext {
-		parts = s.policyReads(q.Action, &q.Resource) | PartCause
+		parts = s.policyReads(q.Action, &q.Resource)
 		if len(s.borders) > 0 {
 			parts |= s.conditionReads(q.Action, &q.Resource)
 		}
+		if parts&PartCause != 0 {
+			q.permitted = s.behind(q).Allowed
+		}
+		parts |= PartCause
 	}
 	if parts&^PartCause == PartTransport && q.Context.Cause == nil && int(q.Context.Transport) < len(s.transports) {
 		w, ok := newWorld(q, 0)
@@ -304,12 +319,17 @@ func (s *Set) judge(w *world, sel *selection) Decision {
 
 // permits reports whether the policy of an id is a permit.
 func (s *selection) permits(id string) bool {
+	c := s.find(id)
+	return c != nil && c.permit
+}
+
+func (s *selection) find(id string) *compiled {
 	for _, c := range s.list {
 		if c.id == id {
-			return c.permit
+			return c
 		}
 	}
-	return false
+	return nil
 }
 
 // Policy describes a policy of a Set.

@@ -187,6 +187,7 @@ func (r *reader) policy(s *statement) *compiled {
 	}
 	before := len(r.faults) + r.more
 	id := r.id(s, &p)
+	r.actAs(s, &p)
 	r.validate(s, &p)
 	if len(r.faults)+r.more > before {
 		return nil
@@ -196,7 +197,7 @@ func (r *reader) policy(s *statement) *compiled {
 
 // id returns the policy's own @id, qualified by its namespace.
 func (r *reader) id(s *statement, p *cedar.Policy) string {
-	at := s.idToken()
+	at := s.annotationToken("id")
 	id := string(p.Annotations()["id"])
 	switch {
 	case at < 0:
@@ -222,8 +223,20 @@ func (r *reader) id(s *statement, p *cedar.Policy) string {
 	return id
 }
 
-// idToken returns the token of the value of @id, or of "id" when it has none; -1 without an @id.
-func (s *statement) idToken() int {
+// actAs checks the annotation that lets a function act on its own authority. What is misspelt must not pass for nothing.
+func (r *reader) actAs(s *statement, p *cedar.Policy) {
+	at := s.annotationToken(actAs)
+	switch {
+	case at < 0:
+	case p.Effect() != cedar.Permit:
+		r.at(s, at, "@%s is for a permit: it says on whose authority a function does what is permitted", actAs)
+	case p.Annotations()[actAs] != actAsFunction:
+		r.at(s, at, `want @%s("%s"): without it, a function does only what its caller may do as well`, actAs, actAsFunction)
+	}
+}
+
+// annotationToken returns the token of the value of an annotation, or of its name when it has none; -1 without it.
+func (s *statement) annotationToken(name string) int {
 	for i := 0; i+1 < len(s.tokens); i++ {
 		switch s.word(i) {
 		case "permit", "forbid":
@@ -231,7 +244,7 @@ func (s *statement) idToken() int {
 				return -1
 			}
 		case "@":
-			if s.word(i+1) != "id" {
+			if s.word(i+1) != name {
 				continue
 			}
 			if s.word(i+2) == "(" && i+3 < len(s.tokens) {
@@ -264,7 +277,9 @@ type compiled struct {
 	body *cedar.Policy
 	// permit, principal and so on are parts of the policy, for the index and the analyses.
 	permit bool
-	scope  scope
+	// own says that a function that it permits something acts on its own authority.
+	own   bool
+	scope scope
 	// reads are the parts of the context that its conditions read.
 	reads ContextPart
 	// loose is body with the conditions that read the context taken to hold; nil for a forbid that has any.
@@ -279,7 +294,7 @@ type compiled struct {
 func compile(id string, s *statement, p *cedar.Policy) *compiled {
 	tree := (*xast.Policy)(p.AST())
 	c := &compiled{
-		id: id, policy: p, permit: p.Effect() == cedar.Permit, scope: scopeOf(tree), reads: readsOf(tree),
+		id: id, policy: p, permit: p.Effect() == cedar.Permit, own: p.Annotations()[actAs] != "", scope: scopeOf(tree), reads: readsOf(tree),
 		file: s.file.name, line: s.line, ns: s.file.ns, text: strings.Clone(string(s.text())),
 	}
 	body := *tree

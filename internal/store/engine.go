@@ -118,6 +118,9 @@ func (e *Engine) Health() error {
 // Free returns how many bytes of the file system can still be written, the reserve included.
 func (e *Engine) Free() (int64, error) { return freeBytes(e.dir) }
 
+// Room returns ErrStorageFull when free space is below the reserve. It is for those who keep files beside the Engine's.
+func (e *Engine) Room() error { return e.space(e.minFree) }
+
 // space returns ErrStorageFull when less than reserve is free. It costs a microsecond.
 func (e *Engine) space(reserve int64) error {
 	free, err := freeBytes(e.dir)
