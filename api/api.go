@@ -204,9 +204,27 @@ type Plan struct {
 	App      string   `json:"app"`
 	Revision int      `json:"revision"`
 	Changes  []Change `json:"changes"`
-	Applied  bool     `json:"applied"`
+	// Grants is what functions gain and lose, and what they have and do not use.
+	Grants  []GrantChange `json:"grants,omitempty"`
+	Applied bool          `json:"applied"`
 	// Policies is what the app's policies change, of an app that has some.
 	Policies *PolicyPlan `json:"policies,omitzero"`
+}
+
+// GrantChange is what becomes of one grant of a function.
+type GrantChange struct {
+	Function string `json:"function"`
+	Grant    string `json:"grant"`
+	Kind     string `json:"kind"`
+	// Change is "new", "gone", "widened", "narrowed", "changed" (it gains and loses), "limits" (only its limits differ), or
+	// "unused" (it stays, and was not used for long).
+	Change string   `json:"change"`
+	Gains  []string `json:"gains,omitempty"`
+	Loses  []string `json:"loses,omitempty"`
+	// RevealsSecret says that the function gets the value of a secret.
+	RevealsSecret bool `json:"reveals_secret,omitzero"`
+	// UnusedDays is for how many days it was not used, of one that is unused.
+	UnusedDays int `json:"unused_days,omitzero"`
 }
 
 // ChangeAction is what happens to one resource of an app.
@@ -720,6 +738,55 @@ type NamespaceStatus struct {
 	Functions     int    `json:"functions"`
 	Subscriptions int    `json:"subscriptions"`
 	DeadLetters   int64  `json:"dead_letters"`
+	// Quotas are those of the namespace, by name, and Use what of each is used; there is no use of a rate.
+	Quotas map[string]int64 `json:"quotas,omitempty"`
+	Use    map[string]int64 `json:"use,omitempty"`
+}
+
+// Namespace is a namespace: who administers it, and what it may use.
+type Namespace struct {
+	Name string `json:"name"`
+	// State is "active", or "deleting" when its deletion was begun and is not over.
+	State string `json:"state"`
+	// Owners are the ids of principals.
+	Owners []string `json:"owners"`
+	// Policies is what its policies began with: "roles", or "none".
+	Policies string `json:"policies"`
+	// Quotas are by name; one that is not there does not bound. Use is what of each could be used, bounded or not.
+	Quotas    map[string]int64 `json:"quotas"`
+	Use       map[string]int64 `json:"use,omitempty"`
+	Created   time.Time        `json:"created"`
+	CreatedBy string           `json:"created_by"`
+}
+
+// NamespaceList is all namespaces that the caller may see.
+type NamespaceList struct {
+	Namespaces []Namespace `json:"namespaces"`
+}
+
+// NamespaceRequest asks for a namespace. Policies is "roles" when it is empty.
+type NamespaceRequest struct {
+	Name     string           `json:"name"`
+	Owners   []string         `json:"owners,omitempty"`
+	Policies string           `json:"policies,omitempty"`
+	Quotas   map[string]int64 `json:"quotas,omitempty"`
+}
+
+// NamespaceUpdate changes a namespace: what is absent stays. A quota of 0 ends it.
+type NamespaceUpdate struct {
+	Owners   *[]string        `json:"owners,omitempty"`
+	Policies string           `json:"policies,omitempty"`
+	Quotas   map[string]int64 `json:"quotas,omitempty"`
+}
+
+// NamespaceDeleted is the last balance of a namespace that was deleted: Accepted = Done + Dead + Pending. Pending events are
+// those that were given up with it.
+type NamespaceDeleted struct {
+	Name     string `json:"name"`
+	Accepted int64  `json:"accepted"`
+	Done     int64  `json:"done"`
+	Dead     int64  `json:"dead"`
+	Pending  int64  `json:"pending"`
 }
 
 // Ready is the content of the file that --ready-file names.

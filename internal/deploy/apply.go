@@ -59,6 +59,7 @@ func (d *Deployer) Apply(ctx context.Context, by ident.PrincipalID, ns ident.Nam
 		return nil, err
 	}
 	plan := &api.Plan{App: string(m.Name), Revision: next.stored.Revision, Changes: diff(old, next), Applied: !dryRun}
+	plan.Grants = append(permissions(old, next), d.unused(ns, old, next, time.Now())...)
 	if len(plan.Changes) == 0 && old != nil {
 		plan.Revision = old.stored.Revision
 		return plan, nil
@@ -70,6 +71,9 @@ func (d *Deployer) Apply(ctx context.Context, by ident.PrincipalID, ns ident.Nam
 		return nil, err
 	}
 	if err := d.checkPinned(old, next); err != nil {
+		return nil, err
+	}
+	if err := d.checkHeld(ctx, ns, bundle, old, next); err != nil {
 		return nil, err
 	}
 	if dryRun {
@@ -112,7 +116,7 @@ func (d *Deployer) build(ctx context.Context, by ident.PrincipalID, ns ident.Nam
 	for name := range m.Functions {
 		module := bundle.Modules[string(name)]
 		sf := storedFunction{
-			Module: module.Kind, Blob: digest(module.Code), Revision: next.stored.Revision, Deployed: now, By: by,
+			Module: module.Kind, Blob: digest(module.Code), Size: int64(len(module.Code) + len(module.SourceMap)), Revision: next.stored.Revision, Deployed: now, By: by,
 		}
 		if len(module.SourceMap) > 0 {
 			sf.SourceMap = digest(module.SourceMap)
