@@ -6,6 +6,11 @@
   const { freeze, keys } = Object;
   const { bytesOf, wellFormed } = world;
   const NativePromise = Promise;
+  const NativeProxy = Proxy;
+  const NativeBuffer = ArrayBuffer;
+  const { isView } = ArrayBuffer;
+  const character = String.fromCharCode;
+  const toBase64 = btoa;
   const begun = { __proto__: null }; // by number: what settles the promise
 
   // GrantError is the reason of a use that failed.
@@ -46,10 +51,71 @@
   const valueOf = (value) => value;
   const valueAndBody = (value, body) => ({ value, body });
 
+  // The members of a grant of kind sql are the statements of its manifest, which the host knows: a call of any name is asked for.
+  const parameter = (value) => {
+    if (value === undefined) return null;
+    if (typeof value === "bigint") return `${value}`;
+    if (value instanceof NativeBuffer || isView(value)) return { $bytes: base64Of(bytesOf(value)) };
+    return value;
+  };
+  const parameters = (values) => {
+    const list = [];
+    for (let i = 0; i < values.length; i++) list[i] = parameter(values[i]);
+    return list;
+  };
+  const base64Of = (bytes) => {
+    let text = "";
+    for (let i = 0; i < bytes.length; i++) text += character(bytes[i]);
+    return toBase64(text);
+  };
+  const sql = (use) => new NativeProxy({
+    __proto__: null,
+    transaction: (statements) => {
+      const list = [];
+      for (let i = 0; i < statements.length; i++) {
+        const { query, params } = statements[i];
+        list[i] = { query, params: parameters(params ?? []) };
+      }
+      return use("transaction", { statements: list }, undefined, valueOf);
+    },
+  }, {
+    __proto__: null,
+    get: (target, name) => {
+      // A promise is what has a then: a grant is none.
+      if (typeof name !== "string" || name === "then" || name in target) return target[name];
+      return (...values) => use("query", { query: name, params: parameters(values) }, undefined, valueOf);
+    },
+  });
+
+  // A value of kind kv is JSON, or bytes.
+  const entryOf = (value, body) => {
+    if (value !== null && body !== undefined && !("value" in value)) value.value = body;
+    return value;
+  };
+  const kv = (use) => {
+    const store = (op, request, value, finish) => {
+      const binary = value instanceof NativeBuffer || isView(value);
+      if (!binary) request.value = value === undefined ? null : value;
+      return use(op, request, binary ? value : undefined, finish);
+    };
+    return {
+      __proto__: null,
+      get: (key) => use("get", { key }, undefined, (value, body) => entryOf(value, body)?.value ?? null),
+      entry: (key) => use("get", { key }, undefined, entryOf),
+      set: (key, value, { ttl } = {}) => store("set", { key, ttl }, value, ({ version }) => version),
+      compareAndSet: (key, version, value, { ttl } = {}) => store("compareAndSet", { key, version, ttl }, value, valueOf),
+      delete: (key, { version } = {}) => use("delete", { key, version }, undefined, ({ deleted }) => deleted),
+      increment: (key, by, { ttl } = {}) => use("increment", { key, by, ttl }, undefined, ({ value }) => value),
+      list: ({ prefix, after, limit } = {}) => use("list", { prefix, after, limit }, undefined, valueOf),
+    };
+  };
+
   // What each kind has, besides call: an object without a prototype, of the use of this grant.
   const kinds = {
     __proto__: null,
     invoke: (use) => ({ __proto__: null, invoke: (data) => use("invoke", { data }, undefined, valueOf) }),
+    sql,
+    kv,
   };
 
   // call is what every grant has: it does what the kind calls op, and returns the value and the bytes of the answer.
