@@ -11,6 +11,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"sallyport/internal/grant"
+	"sallyport/internal/grant/httpgrant"
 	"sallyport/internal/grant/kvgrant"
 	"sallyport/internal/grant/secretgrant"
 	"sallyport/internal/grant/sqlgrant"
@@ -27,6 +28,7 @@ func (s *server) grants() grant.Config {
 		Kinds: grant.Registry{
 			manifest.KindInvoke: grant.Invokes(s.spaces),
 			manifest.KindSecret: secretgrant.Kind{Secrets: s.secrets},
+			manifest.KindHTTP:   httpgrant.Kind{},
 			manifest.KindKV:     kvgrant.New(kvgrant.Config{Open: s.kvBucket}),
 			manifest.KindSQL:    sqlgrant.New(s.databases),
 		},
