@@ -11,7 +11,9 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"sallyport/internal/grant"
+	"sallyport/internal/grant/httpgrant"
 	"sallyport/internal/grant/kvgrant"
+	"sallyport/internal/grant/secretgrant"
 	"sallyport/internal/grant/sqlgrant"
 	"sallyport/internal/grant/sqlgrant/sealedfile"
 	"sallyport/internal/ident"
@@ -25,12 +27,15 @@ func (s *server) grants() grant.Config {
 	return grant.Config{
 		Kinds: grant.Registry{
 			manifest.KindInvoke: grant.Invokes(s.spaces),
+			manifest.KindSecret: secretgrant.Kind{Secrets: s.secrets},
+			manifest.KindHTTP:   httpgrant.Kind{},
 			manifest.KindKV:     kvgrant.New(kvgrant.Config{Open: s.kvBucket}),
 			manifest.KindSQL:    sqlgrant.New(s.databases),
 		},
-		Gate:   s.spaces,
-		Used:   s.spaces.usedGrant,
-		Logger: s.log,
+		Secrets: s.secrets,
+		Gate:    s.spaces,
+		Used:    s.spaces.usedGrant,
+		Logger:  s.log,
 	}
 }
 
