@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -18,6 +19,7 @@ import (
 	"sallyport/internal/manifest"
 	"sallyport/internal/meter"
 	"sallyport/internal/problem"
+	"sallyport/internal/store"
 )
 
 // grants returns what the doors of functions are made of: the one place that says which kinds of grants this server has.
@@ -25,7 +27,7 @@ func (s *server) grants() grant.Config {
 	return grant.Config{
 		Kinds: grant.Registry{
 			manifest.KindInvoke: grant.Invokes(s.spaces),
-			manifest.KindKV:     kvgrant.New(kvgrant.Config{Open: s.kvBucket}),
+			manifest.KindKV:     s.kv,
 			manifest.KindSQL:    sqlgrant.New(s.databases),
 		},
 		Gate:   s.spaces,
@@ -34,18 +36,51 @@ func (s *server) grants() grant.Config {
 	}
 }
 
-// kvBucket opens a bucket of functions. Its keys are often those of people, so the disk gets a keyed digest of each.
+// kvBucket opens a bucket of functions: a part of the one that the namespace has. Keys are often those of people, so the disk gets a
+// keyed digest of each.
 func (s *server) kvBucket(ctx context.Context, ns ident.Namespace, name string) (kvgrant.Storage, func(key string) string, error) {
-	sealer, err := s.keys.Sealer(ctx, ns, "kv")
+	sealer, err := s.keys.Sealer(ctx, ns, kvBucketName)
 	if err != nil {
 		return nil, nil, err
 	}
-	bucket, err := s.engine.Bucket(ctx, "kv-"+string(ns)+"."+name, sealer)
+	bucket, err := s.bucket(ctx, ns, kvBucketName)
 	hide := func(key string) string {
 		digest := sealer.MACStrings(name, key)
 		return hex.EncodeToString(digest[:])
 	}
-	return bucket, hide, err
+	return bucketPart{bucket, name + "/"}, hide, err
+}
+
+// kvBucketName is the bucket of a namespace in which its functions' buckets are.
+const kvBucketName = "kv"
+
+// bucketPart is what begins with a prefix in a bucket.
+type bucketPart struct {
+	bucket *store.Bucket
+	prefix string
+}
+
+func (p bucketPart) Get(ctx context.Context, key string) ([]byte, error) {
+	return p.bucket.Get(ctx, p.prefix+key)
+}
+
+func (p bucketPart) Put(ctx context.Context, key string, value []byte) error {
+	return p.bucket.Put(ctx, p.prefix+key, value)
+}
+
+func (p bucketPart) Delete(ctx context.Context, key string) error {
+	return p.bucket.Delete(ctx, p.prefix+key)
+}
+
+func (p bucketPart) List(ctx context.Context, prefix, after string, limit int) ([]store.Entry, error) {
+	if after != "" {
+		after = p.prefix + after
+	}
+	entries, err := p.bucket.List(ctx, p.prefix+prefix, after, limit)
+	for i := range entries {
+		entries[i].Key = strings.TrimPrefix(entries[i].Key, p.prefix)
+	}
+	return entries, err
 }
 
 // openDatabases opens the SQLite databases of functions, sealed, in the data directory.

@@ -29,7 +29,7 @@ const (
 func namespaceJournals() []string { return []string{linesJournal, deliveriesJournal} }
 
 func namespaceBuckets() []string {
-	return []string{dispatchBucket, deadLettersBucket, usageBucket, grantUsesBucket}
+	return []string{dispatchBucket, deadLettersBucket, usageBucket, grantUsesBucket, kvBucketName}
 }
 
 // openNamespaces opens the registry, has everything else know it, and completes the deletions that an end of the process
@@ -187,6 +187,7 @@ func (s *server) removeNamespace(ctx context.Context, ns ident.Namespace) error 
 		func() error { return s.keys.Destroy(ctx, ns) },
 		func() error { return eventlog.Delete(ctx, s.engine, ns, namespaceJournals()...) },
 		func() error { return s.clearBuckets(ctx, ns) },
+		func() error { s.kv.Forget(ns); return s.databases.Remove(ns) },
 		func() error { return os.RemoveAll(filepath.Join(s.dir, indexName, string(ns))) },
 		func() error { return s.decisions.RemoveNamespace(ctx, ns) },
 		func() error { s.metrics.Forget(string(ns)); return nil },
