@@ -63,8 +63,32 @@ export interface Context {
   readonly log: Log;
   /** Publishes an event when the handler succeeds. */
   publish(type: string, data?: unknown, options?: Omit<NewEvent, "type" | "data">): void;
+  /** The function's grants by their names in app.toml, but for those of kind publish. What each has depends on its kind. */
+  readonly grants: { readonly [name: string]: any };
   /** An error that says how to go on: `throw new ctx.Fail("busy", { retryAfter: 30 })`. */
   readonly Fail: new (message?: string, options?: FailOptions & ErrorOptions) => Error & FailOptions;
+}
+
+/** What every grant in `ctx.grants` has. A use that fails is rejected with a `GrantError`. */
+export interface Grant {
+  readonly kind: string;
+  /** Does what the grant's kind calls `op`. */
+  call(op: string, request?: unknown, body?: ArrayBufferView | ArrayBuffer): Promise<{ value: any; body?: Uint8Array }>;
+}
+
+/** A grant of kind invoke: `const tax: InvokeGrant = ctx.grants.tax`. */
+export interface InvokeGrant<Data = any, Reply = any> extends Grant {
+  readonly kind: "invoke";
+  /** Calls the function that the grant names, and resolves to its reply. */
+  invoke(data?: Data): Promise<Reply>;
+}
+
+/** Why a grant could not be used: `code` is stable, such as "grant.timeout"; `retry` says whether it may succeed later. */
+export interface GrantError extends Error {
+  readonly code: string;
+  readonly retry: boolean;
+  /** Seconds. */
+  readonly retryAfter?: number;
 }
 
 /**
