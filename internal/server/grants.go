@@ -12,6 +12,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"sallyport/internal/grant"
+	"sallyport/internal/grant/httpgrant"
 	"sallyport/internal/grant/kvgrant"
 	"sallyport/internal/grant/sqlgrant"
 	"sallyport/internal/grant/sqlgrant/sealedfile"
@@ -28,6 +29,7 @@ func (s *server) grants() grant.Config {
 		Kinds: grant.Registry{
 			manifest.KindInvoke: grant.Invokes(s.spaces),
 			manifest.KindKV:     s.kv,
+			manifest.KindHTTP:   httpgrant.Kind{},
 			manifest.KindSQL:    sqlgrant.New(s.databases),
 		},
 		Gate:   s.spaces,

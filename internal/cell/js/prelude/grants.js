@@ -4,7 +4,8 @@
   "use strict";
   const { stringify, parse } = JSON;
   const { freeze, keys } = Object;
-  const { bytesOf, wellFormed } = world;
+  const { bytesOf, wellFormed, slice, uncurried } = world;
+  const indexOf = uncurried(String.prototype.indexOf);
   const NativePromise = Promise;
   const NativeProxy = Proxy;
   const NativeBuffer = ArrayBuffer;
@@ -118,11 +119,16 @@
     kv,
   };
 
+  world.grantKinds = kinds; // other parts add theirs
+
   // call is what every grant has: it does what the kind calls op, and returns the value and the bytes of the answer.
-  const member = (name, kind) => {
+  // about is the kind, and behind a space what the kind's own part has to know.
+  const member = (name, about) => {
+    const space = indexOf(about, " ");
+    const kind = space < 0 ? about : slice(about, 0, space);
     const of = (op, request, body, finish) => use(name, op, request, body, finish);
     const call = (op, request, body) => of(op, request, body, valueAndBody);
-    const made = kinds[kind]?.(of) ?? { __proto__: null };
+    const made = kinds[kind]?.(of, space < 0 ? "" : slice(about, space + 1)) ?? { __proto__: null };
     made.kind = kind;
     made.call = call;
     return freeze(made);
