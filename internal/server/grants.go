@@ -14,6 +14,7 @@ import (
 	"sallyport/internal/grant"
 	"sallyport/internal/grant/httpgrant"
 	"sallyport/internal/grant/kvgrant"
+	"sallyport/internal/grant/secretgrant"
 	"sallyport/internal/grant/sqlgrant"
 	"sallyport/internal/grant/sqlgrant/sealedfile"
 	"sallyport/internal/ident"
@@ -29,12 +30,14 @@ func (s *server) grants() grant.Config {
 		Kinds: grant.Registry{
 			manifest.KindInvoke: grant.Invokes(s.spaces),
 			manifest.KindKV:     s.kv,
+			manifest.KindSecret: secretgrant.Kind{Secrets: s.secrets},
 			manifest.KindHTTP:   httpgrant.Kind{},
 			manifest.KindSQL:    sqlgrant.New(s.databases),
 		},
-		Gate:   s.spaces,
-		Used:   s.spaces.usedGrant,
-		Logger: s.log,
+		Secrets: s.secrets,
+		Gate:    s.spaces,
+		Used:    s.spaces.usedGrant,
+		Logger:  s.log,
 	}
 }
 
