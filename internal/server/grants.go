@@ -29,7 +29,7 @@ func (s *server) grants() grant.Config {
 			manifest.KindInvoke: grant.Invokes(s.spaces),
 			manifest.KindSecret: secretgrant.Kind{Secrets: s.secrets},
 			manifest.KindHTTP:   httpgrant.Kind{},
-			manifest.KindKV:     kvgrant.New(kvgrant.Config{Open: s.kvBucket}),
+			manifest.KindKV:     s.kv,
 			manifest.KindSQL:    sqlgrant.New(s.databases),
 		},
 		Secrets: s.secrets,

@@ -29,6 +29,7 @@ import (
 	"sallyport/internal/access"
 	"sallyport/internal/deploy"
 	"sallyport/internal/event"
+	"sallyport/internal/grant/kvgrant"
 	"sallyport/internal/grant/sqlgrant"
 	"sallyport/internal/httpapi"
 	"sallyport/internal/ident"
@@ -88,6 +89,7 @@ type server struct {
 	engine    *store.Engine
 	keys      *keyring.Keyring
 	databases *sqlgrant.Files
+	kv        *kvgrant.Kind
 	cells     cells
 	deployer  *deploy.Deployer
 	guard     *access.Guard
@@ -159,6 +161,7 @@ func (s *server) open(ctx context.Context) error {
 	if s.keys, err = keyring.New(ctx, root, s.engine.WrappedKeys()); err != nil {
 		return err
 	}
+	s.kv = kvgrant.New(kvgrant.Config{Open: s.kvBucket})
 	if err := s.openDatabases(); err != nil {
 		return err
 	}

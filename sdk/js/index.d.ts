@@ -76,6 +76,34 @@ export interface Grant {
   call(op: string, request?: unknown, body?: ArrayBufferView | ArrayBuffer): Promise<{ value: any; body?: Uint8Array }>;
 }
 
+/** What a statement of a grant of kind sql gives. bigint and numeric columns of PostgreSQL are texts, bytes are texts in base64. */
+export interface SQLResult<Row = any> {
+  rows: Row[];
+  /** How many rows the statement changed. */
+  changed: number;
+}
+
+/** A grant of kind sql: its statements by their names, and a transaction of several, all or none. */
+export type SQLGrant<Statements extends string = string> = Grant & {
+  transaction(statements: { query: Statements; params?: unknown[] }[]): Promise<SQLResult[]>;
+} & { [S in Statements]: (...params: any[]) => Promise<any> };
+
+/** A grant of kind kv. A value is what JSON holds, or bytes. A version is of one value of a key, and never used again. */
+export interface KVGrant<Value = any> extends Grant {
+  get(key: string): Promise<Value | null>;
+  entry(key: string): Promise<{ value: Value; version: number; expires?: string } | null>;
+  /** Returns the version. `ttl` is in seconds. */
+  set(key: string, value: Value, options?: { ttl?: number }): Promise<number>;
+  /** Replaces the value of that version; 0 is that there is none. `version` of the answer is what there is now. */
+  compareAndSet(key: string, version: number, value: Value, options?: { ttl?: number }): Promise<{ set: boolean; version: number }>;
+  delete(key: string, options?: { version?: number }): Promise<boolean>;
+  increment(key: string, by?: number, options?: { ttl?: number }): Promise<number>;
+  list(options?: { prefix?: string; after?: string; limit?: number }): Promise<{
+    keys: { key: string; version: number; size: number; expires?: string }[];
+    after?: string;
+  }>;
+}
+
 /** A grant of kind http: `const api: HttpGrant = ctx.grants.api`. */
 export interface HttpGrant extends Grant {
   readonly kind: "http";

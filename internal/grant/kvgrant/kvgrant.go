@@ -13,6 +13,7 @@ package kvgrant
 
 import (
 	"context"
+	"maps"
 	"strings"
 	"sync"
 	"time"
@@ -103,14 +104,19 @@ func (k *Kind) Open(ctx context.Context, o grant.Opening) (grant.Door, error) {
 }
 
 // release gives a bucket back; what is kept of it in memory goes with its last door.
-func (k *Kind) release(name string) {
+func (k *Kind) release(name string, b *bucket) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if b := k.buckets[name]; b != nil {
-		if b.doors--; b.doors == 0 {
-			delete(k.buckets, name)
-		}
+	if b.doors--; b.doors == 0 && k.buckets[name] == b {
+		delete(k.buckets, name)
 	}
+}
+
+// Forget drops what is kept in memory of the buckets of a namespace that was removed: another of its name begins empty.
+func (k *Kind) Forget(ns ident.Namespace) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	maps.DeleteFunc(k.buckets, func(name string, _ *bucket) bool { return strings.HasPrefix(name, string(ns)+"/") })
 }
 
 type door struct {
@@ -124,7 +130,7 @@ type door struct {
 
 // Close gives the bucket back.
 func (d *door) Close() error {
-	d.closed.Do(func() { d.kind.release(d.name) })
+	d.closed.Do(func() { d.kind.release(d.name, d.bucket) })
 	return nil
 }
 

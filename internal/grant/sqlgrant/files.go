@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -77,7 +78,7 @@ func (f *Files) open(ctx context.Context, ns ident.Namespace, g *manifest.SQLGra
 		return nil, err
 	}
 	if err := l.setUp(ctx, g); err != nil {
-		return nil, errors.Join(err, f.release(name))
+		return nil, errors.Join(err, f.release(l))
 	}
 	return &share{lite: l, files: f}, nil
 }
@@ -122,18 +123,30 @@ func unreadable(name string, err error) error {
 }
 
 // release gives a database back; the last door closes it.
-func (f *Files) release(name string) error {
+func (f *Files) release(l *lite) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	l := f.opened[name]
-	if l == nil {
-		return nil
+	if f.opened[l.name] != l {
+		return nil // it was removed, and another may have its name
 	}
 	if l.doors--; l.doors > 0 {
 		return nil
 	}
-	delete(f.opened, name)
+	delete(f.opened, l.name)
 	return l.end()
+}
+
+// Remove removes the databases of a namespace from the disk. Doors that still have one get no answer from it any more.
+func (f *Files) Remove(ns ident.Namespace) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for name, l := range f.opened {
+		if strings.HasPrefix(name, string(ns)+"/") {
+			delete(f.opened, name)
+			_ = l.end() // its keys are gone, so it cannot be closed well, and need not be
+		}
+	}
+	return os.RemoveAll(filepath.Join(f.cfg.Dir, string(ns)))
 }
 
 // share is a door's part of a database.
@@ -143,7 +156,7 @@ type share struct {
 }
 
 // Close gives the database back.
-func (s *share) Close() error { return s.files.release(s.name) }
+func (s *share) Close() error { return s.files.release(s.lite) }
 
 // sealedVFS is how SQLite reaches the sealed files, and nothing else: no journal, no temporary file and no other database.
 type sealedVFS struct{ files *Files }
