@@ -18,6 +18,7 @@ type Server struct {
 	Issuers   []Issuer
 	Rates     Rates
 	Keys      Keys
+	Identity  Identity
 	Log       Log
 	Limits    ServerLimits
 	Events    Events
@@ -32,6 +33,9 @@ type TLS struct{ CertFile, KeyFile string }
 
 // Keys says where the root key is; empty is root.key in the data directory.
 type Keys struct{ RootFile string }
+
+// Identity is the server as an issuer of tokens for its functions. Issuer is its URL; "" is the one that it listens at.
+type Identity struct{ Issuer string }
 
 // Log says how the server logs.
 type Log struct{ Format, Level string }
@@ -119,6 +123,7 @@ func ParseServer(file string, text []byte) (*Server, error) {
 	keys := root.table("keys")
 	keys.textTo("root_file", &s.Keys.RootFile)
 	keys.done()
+	root.table("identity").identity(&s.Identity)
 	log := root.table("log")
 	log.oneOf("format", &s.Log.Format, "text", "json")
 	log.oneOf("level", &s.Log.Level, "debug", "info", "warn", "error")

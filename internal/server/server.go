@@ -31,6 +31,7 @@ import (
 	"sallyport/internal/httpapi"
 	"sallyport/internal/ident"
 	"sallyport/internal/ingress"
+	"sallyport/internal/issuer"
 	"sallyport/internal/keyring"
 	"sallyport/internal/manifest"
 	"sallyport/internal/policy"
@@ -90,6 +91,7 @@ type server struct {
 	policies  *access.Policies
 	who       *access.Identifier
 	issuers   []access.Issuer
+	issuer    *issuer.Issuer // for functions
 	clientCAs clientCAs
 	certs     atomic.Pointer[certificates] // once the server serves
 	spaces    *spaces
@@ -154,6 +156,9 @@ func (s *server) open(ctx context.Context) error {
 		return fmt.Errorf("start the sandbox engine: %w", err)
 	}
 	if err := s.openAccess(ctx); err != nil {
+		return err
+	}
+	if err := s.openIssuer(ctx); err != nil {
 		return err
 	}
 	return s.openSpaces(ctx)
@@ -286,7 +291,7 @@ func (s *server) serve(ctx context.Context) error {
 	limits.EventBytes, limits.BatchBytes, limits.BatchEvents = settings.Limits.EventBytes, settings.Limits.BatchBytes, settings.Limits.BatchEvents
 	handler, err := httpapi.New(httpapi.Config{Limits: limits, Requests: settings.Limits.Requests}, httpapi.Deps{
 		Identifier: s.who, Guard: s.guard, Decisions: s.decisions, Policies: s.policies, Intake: s.spaces.intake, Deployer: s.deployer, Space: s.spaces.open,
-		Status: s.status, Ready: s.ready, Metrics: s.metrics.Handler(), Refused: s.metrics.Refused, Logger: s.log,
+		Status: s.status, Ready: s.ready, Metrics: s.metrics.Handler(), Published: s.issuer.Published, Refused: s.metrics.Refused, Logger: s.log,
 	})
 	if err != nil {
 		return err
@@ -295,6 +300,9 @@ func (s *server) serve(ctx context.Context) error {
 	listener, err := listen(ctx, settings.Listen)
 	if err != nil {
 		return err
+	}
+	if err := s.announceIssuer(listener.Addr()); err != nil {
+		return errors.Join(err, listener.Close())
 	}
 	srv := newHTTPServer(handler, s.clientCAs.require(certs.tlsConfig()), s.log)
 	var background sync.WaitGroup
@@ -313,6 +321,7 @@ func (s *server) serve(ctx context.Context) error {
 		}
 	})
 	background.Go(func() { s.runIdentifier(work) })
+	background.Go(func() { s.issuer.Run(work) })
 	if s.cfg.DebugSocket != "" {
 		background.Go(func() {
 			if err := serveDebug(work, s.cfg.DebugSocket); err != nil {
