@@ -241,8 +241,22 @@ type Function struct {
 	// MinInstances is how many instances wait for events however long none comes.
 	MinInstances int       `json:"min_instances"`
 	Publishes    []string  `json:"publishes,omitempty"`
+	Grants       []Grant   `json:"grants,omitempty"`
 	Deployed     time.Time `json:"deployed"`
 	By           string    `json:"deployed_by"`
+}
+
+// Grant is a named authority of a function. The limits of a publish grant are 0: it has none.
+type Grant struct {
+	Name string `json:"name"`
+	Kind string `json:"kind"` // "publish", "http", "sql", "kv", "blob", "secret" or "invoke"
+	// Reaches are the single things that it may reach, in words, each of which is gained or lost as a whole.
+	Reaches      []string `json:"reaches"`
+	Rate         int      `json:"rate"` // uses in a second
+	Concurrency  int      `json:"concurrency"`
+	Timeout      string   `json:"timeout"`
+	RequestBytes int64    `json:"request_bytes"`
+	ReplyBytes   int64    `json:"reply_bytes"`
 }
 
 // FunctionList is all functions of a namespace by name.
@@ -633,16 +647,37 @@ type TokenList struct {
 
 // Status is the state of the server and of the namespaces the caller may see.
 type Status struct {
-	Version    string            `json:"version"`
-	Mode       string            `json:"mode"` // "dev" or "server"
-	Started    time.Time         `json:"started"`
-	Ready      bool              `json:"ready"`
-	Reason     string            `json:"reason,omitempty"` // why not ready
-	DataDir    string            `json:"data_dir,omitempty"`
-	DiskFree   int64             `json:"disk_free_bytes"`
-	Resident   int64             `json:"resident_bytes"`
-	Cells      *CellStatus       `json:"cells,omitempty"`
-	Namespaces []NamespaceStatus `json:"namespaces"`
+	Version  string      `json:"version"`
+	Mode     string      `json:"mode"` // "dev" or "server"
+	Started  time.Time   `json:"started"`
+	Ready    bool        `json:"ready"`
+	Reason   string      `json:"reason,omitempty"` // why not ready
+	DataDir  string      `json:"data_dir,omitempty"`
+	DiskFree int64       `json:"disk_free_bytes"`
+	Resident int64       `json:"resident_bytes"`
+	Cells    *CellStatus `json:"cells,omitempty"`
+	// Issuers are those whose tokens are accepted, and RevocationLists those of the CAs of callers.
+	Issuers         []IssuerStatus     `json:"issuers,omitempty"`
+	RevocationLists []RevocationStatus `json:"revocation_lists,omitempty"`
+	Namespaces      []NamespaceStatus  `json:"namespaces"`
+}
+
+// IssuerStatus says how fresh the keys are that tokens of an issuer are checked with.
+type IssuerStatus struct {
+	URL       string    `json:"url"`
+	Keys      int       `json:"keys"`
+	Refreshed time.Time `json:"refreshed,omitzero"` // absent: never since the server began
+	Failures  int64     `json:"refresh_failures"`   // since the server began
+}
+
+// RevocationStatus says how fresh the revocation lists of a CA of callers are.
+type RevocationStatus struct {
+	Authority string    `json:"authority"`
+	Revoked   int       `json:"revoked"` // certificates
+	Issued    time.Time `json:"issued"`  // the oldest of its lists
+	// NextUpdate is until when they hold: after it no certificate of the CA is accepted.
+	NextUpdate time.Time `json:"next_update"`
+	Failures   int64     `json:"read_failures"` // since the server began
 }
 
 // CellStatus says where functions run.

@@ -366,6 +366,16 @@ func (h *scriptOutput) Result(text []byte) { h.result = append(h.result[:0], tex
 func (*scriptOutput) Random(p []byte)      { clear(p) }
 func (*scriptOutput) Attempt() int         { return 1 }
 func (*scriptOutput) Deadline() int64      { return 0 }
+func (*scriptOutput) Grants() []byte       { return nil }
+func (*scriptOutput) Waits() bool          { return false }
+
+// Use begins nothing: the guests of this benchmark have no grants.
+func (*scriptOutput) Use(string, string, []byte, []byte) uint32 { return 0 }
+
+// Answer has none.
+func (*scriptOutput) Answer(context.Context, time.Duration) (js.Answer, bool) {
+	return js.Answer{}, false
+}
 
 // bareScript calls a script in QuickJS as wazero runs it by itself.
 func bareScript(ctx context.Context, g guestUnderTest) (*bareGuest, error) {

@@ -46,13 +46,13 @@ var lattice = map[string][]string{
 	"internal/issuer": {"internal/ident", "internal/keyring", "internal/problem", "internal/store"},
 	"internal/cell":   {"api", "internal/ident", "internal/problem"},
 	// The seam of grants, and under it one package for each kind: decisions/0020.
-	"internal/grant":  {"api", "internal/ident", "internal/keyring", "internal/manifest", "internal/outbound", "internal/problem", "internal/redact", "internal/store"},
+	"internal/grant":  {"api", "internal/event", "internal/ident", "internal/keyring", "internal/manifest", "internal/outbound", "internal/problem", "internal/redact", "internal/store"},
 	"internal/bundle": {"api", "internal/ident", "internal/manifest", "internal/problem"},
 
 	// The capabilities.
 	"internal/access":  {"api", "internal/ident", "internal/manifest", "internal/narrow", "internal/outbound", "internal/policy", "internal/problem", "internal/store"},
 	"internal/deploy":  {"api", "internal/cell", "internal/event", "internal/filter", "internal/grant", "internal/ident", "internal/manifest", "internal/problem", "internal/schema", "internal/store"},
-	"internal/ingress": {"api", "internal/access", "internal/deploy", "internal/event", "internal/eventlog", "internal/ident", "internal/policy", "internal/problem", "internal/schema"},
+	"internal/ingress": {"api", "internal/access", "internal/deploy", "internal/event", "internal/eventlog", "internal/grant", "internal/ident", "internal/policy", "internal/problem", "internal/schema"},
 	"internal/funclog": {"api"},
 	"internal/meter":   {"internal/ident", "internal/store"},
 	// What a function emits comes in by the same way as everything else: decisions/0004.

@@ -73,6 +73,13 @@ func FunctionPrincipal(ns ident.Namespace, name ident.FunctionName, revision int
 	return newPrincipal(p, time.Time{})
 }
 
+// With returns the principal with grants that it uses while it runs, by their names, and the functions that they let it call.
+func (p *Principal) With(grants []string, invokes []ident.FunctionName) *Principal {
+	as := p.policy
+	as.Grants, as.Invokes = grants, invokes
+	return newPrincipal(as, p.Expires)
+}
+
 // FunctionID returns the id of a function as a principal.
 func FunctionID(ns ident.Namespace, name ident.FunctionName) ident.PrincipalID {
 	return ident.PrincipalID("function:" + string(ns) + "/" + string(name))
@@ -147,14 +154,25 @@ func contextOf(ctx context.Context) policy.Context {
 // determining policies. The answer does not depend on whether res exists. Decisions are remembered, with
 // whatever part of the circumstances the policies about such a question read.
 func (g *Guard) Authorize(ctx context.Context, p *Principal, action policy.Action, res policy.Resource) error {
-	return g.decide(ctx, p, action, res, nil, nil)
+	return g.decide(ctx, p, action, res, details{}, nil)
 }
 
 // AuthorizeCaused is Authorize for what a function does because of an event: unless a policy lets it act on its own authority
 // (as it does for its grants), it may do what who sent the first event of the chain may do as well. The problem of a
 // deny for that reason is access.denied_for_caller.
 func (g *Guard) AuthorizeCaused(ctx context.Context, p *Principal, action policy.Action, res policy.Resource, cause *Cause) error {
-	return g.decide(ctx, p, action, res, nil, cause)
+	return g.decide(ctx, p, action, res, details{}, cause)
+}
+
+// AuthorizeUse is AuthorizeCaused for the use of a grant; op is what is to be done with it.
+func (g *Guard) AuthorizeUse(ctx context.Context, p *Principal, res policy.Resource, op string, cause *Cause) error {
+	return g.decide(ctx, p, policy.UseGrant, res, details{op: op}, cause)
+}
+
+// details are what is to be decided about beside a resource.
+type details struct {
+	event *policy.Event
+	op    string
 }
 
 // Still is Authorize for what p was allowed and goes on doing: that it may still is not recorded again.
@@ -168,7 +186,7 @@ func (g *Guard) Still(ctx context.Context, p *Principal, action policy.Action, r
 
 // AuthorizeEvent is Authorize for the publishing of an event; cause is who is behind it when a function publishes it.
 func (g *Guard) AuthorizeEvent(ctx context.Context, p *Principal, ns ident.Namespace, e *policy.Event, cause *Cause) error {
-	return g.decide(ctx, p, policy.Publish, policy.Resource{Kind: policy.KindEventType, Namespace: ns, Name: e.Type}, e, cause)
+	return g.decide(ctx, p, policy.Publish, policy.Resource{Kind: policy.KindEventType, Namespace: ns, Name: e.Type}, details{event: e}, cause)
 }
 
 // Cross returns nil when no perimeter is in the way of what p was permitted to do in a namespace, for one event type or
@@ -202,7 +220,7 @@ func (g *Guard) SameForType(ns ident.Namespace, t ident.EventType) bool {
 	return g.Set().Reads(policy.Publish, policy.Resource{Kind: policy.KindEventType, Namespace: ns, Name: string(t)})&policy.PartEvent == 0
 }
 
-func (g *Guard) decide(ctx context.Context, p *Principal, action policy.Action, res policy.Resource, e *policy.Event, cause *Cause) error {
+func (g *Guard) decide(ctx context.Context, p *Principal, action policy.Action, res policy.Resource, of details, cause *Cause) error {
 	if p == nil {
 		return unauthenticated()
 	}
@@ -211,7 +229,7 @@ func (g *Guard) decide(ctx context.Context, p *Principal, action policy.Action, 
 	}
 	set := g.current.Load()
 	c := contextOf(ctx)
-	c.Event = e
+	c.Event, c.Op = of.event, of.op
 	reads := set.Reads(action, res)
 	if cause != nil && reads&policy.PartCause != 0 {
 		var err error

@@ -145,6 +145,7 @@ type Revocations struct {
 
 type revocationList struct {
 	issuer  *x509.Certificate
+	issued  time.Time
 	until   time.Time
 	serials map[string]bool
 }
@@ -192,13 +193,32 @@ func newRevocationList(crl *x509.RevocationList, issuers []*x509.Certificate) (*
 		if crl.CheckSignatureFrom(issuer) != nil {
 			continue
 		}
-		out := &revocationList{issuer: issuer, until: crl.NextUpdate, serials: make(map[string]bool, len(crl.RevokedCertificateEntries))}
+		out := &revocationList{issuer: issuer, issued: crl.ThisUpdate, until: crl.NextUpdate, serials: make(map[string]bool, len(crl.RevokedCertificateEntries))}
 		for i := range crl.RevokedCertificateEntries {
 			out.serials[string(crl.RevokedCertificateEntries[i].SerialNumber.Bytes())] = true
 		}
 		return out, nil
 	}
 	return nil, errors.New("revocation list is not signed by this CA")
+}
+
+// Freshness returns how many certificates the lists name, when the oldest of them was issued, and until when all hold.
+func (v *Revocations) Freshness() (revoked int, issued, until time.Time) {
+	lists := v.current.Load()
+	if lists == nil {
+		return 0, issued, until
+	}
+	for i := range *lists {
+		l := &(*lists)[i]
+		revoked += len(l.serials)
+		if issued.IsZero() || l.issued.Before(issued) {
+			issued = l.issued
+		}
+		if until.IsZero() || l.until.Before(until) {
+			until = l.until
+		}
+	}
+	return revoked, issued, until
 }
 
 // good returns until when c is known not to be revoked. A certificate of an issuer without a list that holds now is

@@ -20,9 +20,10 @@ type need struct {
 	event    *policy.Event
 }
 
-// needsOf returns what a grant of a function lets it do, and false for a kind of grant that nothing is said about here: that
-// one nobody may hand out.
-func needsOf(ns ident.Namespace, fn ident.FunctionName, g manifest.Grant) ([]need, bool) {
+// needsOf returns what a grant of a function lets it do. To use a grant somebody needs no more than the permission, for there is no
+// other way to what most kinds reach.
+func needsOf(ns ident.Namespace, fn ident.FunctionName, name string, g manifest.Grant) []need {
+	use := need{policy.UseGrant, policy.OfGrant(ns, fn, name, g.Kind()), nil}
 	switch g.Kind() {
 	case manifest.KindPublish:
 		needs := make([]need, len(g.Publish))
@@ -32,11 +33,11 @@ func needsOf(ns ident.Namespace, fn ident.FunctionName, g manifest.Grant) ([]nee
 				&policy.Event{Type: string(t), Source: FunctionSource(ns, fn)},
 			}
 		}
-		return needs, true
+		return needs
 	case manifest.KindInvoke:
-		return []need{{policy.Invoke, policy.Resource{Kind: policy.KindFunction, Namespace: ns, Name: string(g.Invoke.Function)}, nil}}, true
+		return []need{use, {policy.Invoke, policy.Resource{Kind: policy.KindFunction, Namespace: ns, Name: string(g.Invoke.Function)}, nil}}
 	}
-	return nil, false
+	return []need{use}
 }
 
 // FunctionSource returns the source of the events that a function emits.
@@ -51,11 +52,7 @@ func (g *Guard) MayGrant(ctx context.Context, p *Principal, ns ident.Namespace, 
 	out := problem.New(problem.Denied, "access.grant_exceeds_deployer",
 		"%s may not give the function %s what it may not do itself", p.ID, fn)
 	for _, name := range slices.Sorted(maps.Keys(grants)) {
-		needs, known := needsOf(ns, fn, grants[name])
-		if !known {
-			out = out.WithFaults(problem.Fault{Detail: fmt.Sprintf("grant %s: nothing says who may hand out grants of the kind %s", name, grants[name].Kind())})
-		}
-		for _, n := range needs {
+		for _, n := range needsOf(ns, fn, name, grants[name]) {
 			err := g.mayGrant(ctx, p, n, ns, fn)
 			if err == nil {
 				continue

@@ -41,6 +41,9 @@ type Policies struct {
 
 	mu    sync.Mutex // one change at a time
 	files map[PolicyOwner]map[string]string
+	// planned is the last change that was planned: who looks at a plan mostly applies it, and to compile costs far more than
+	// to remember. It holds as long as the guard decides by the set that it changes.
+	planned *PolicyChange
 }
 
 // storedPolicies is the form in the store.
@@ -72,11 +75,38 @@ func OpenPolicies(ctx context.Context, bucket Bucket, guard *Guard) (*Policies, 
 	return p, nil
 }
 
-// compile makes a set of files, in a fixed order.
+// compile makes a set of files.
 func compile(files map[PolicyOwner]map[string]string) (*policy.Set, error) {
+	cfg, err := parse(files, func(PolicyOwner) bool { return true })
+	if err != nil {
+		return nil, err
+	}
+	return policy.NewWith(cfg)
+}
+
+// recompile returns the set with what changed for one owner: the policies of its namespace alone are compiled, and those of a whole
+// server are with all others, for they are found together.
+func recompile(set *policy.Set, owner PolicyOwner, files map[PolicyOwner]map[string]string) (*policy.Set, error) {
+	if owner.Namespace == "" {
+		return compile(files)
+	}
+	cfg, err := parse(files, func(o PolicyOwner) bool { return o.Namespace == owner.Namespace })
+	if err != nil {
+		return nil, err
+	}
+	if set, err = set.WithNamespace(owner.Namespace, cfg.Files...); err != nil {
+		return nil, err
+	}
+	return set.WithPerimeters(owner.Namespace, cfg.Perimeters...)
+}
+
+// parse returns the files of some owners, in a fixed order.
+func parse(files map[PolicyOwner]map[string]string, of func(PolicyOwner) bool) (cfg policy.Config, err error) {
 	owners := slices.SortedFunc(maps.Keys(files), func(a, b PolicyOwner) int { return cmp.Compare(a.key(), b.key()) })
-	var cfg policy.Config
 	for _, o := range owners {
+		if !of(o) {
+			continue
+		}
 		for _, name := range slices.Sorted(maps.Keys(files[o])) {
 			text := []byte(files[o][name])
 			if !strings.HasSuffix(name, manifest.PerimeterFile) {
@@ -85,12 +115,12 @@ func compile(files map[PolicyOwner]map[string]string) (*policy.Set, error) {
 			}
 			perimeters, err := manifest.ParsePerimeters(name, text, o.Namespace)
 			if err != nil {
-				return nil, err
+				return cfg, err
 			}
 			cfg.Perimeters = append(cfg.Perimeters, perimeters)
 		}
 	}
-	return policy.NewWith(cfg)
+	return cfg, nil
 }
 
 // Principals returns those of all tokens that were not revoked.
@@ -137,16 +167,21 @@ func (p *Policies) plan(owner PolicyOwner, files map[string]string) (*PolicyChan
 	if total > MaxPolicyBytes {
 		return nil, problem.New(problem.TooLarge, "policy.too_large", "the policies are %d bytes long, the limit is %d", total, MaxPolicyBytes)
 	}
+	now := p.guard.Set()
+	if c := p.planned; c != nil && c.Old == now && c.owner == owner && maps.Equal(c.files, files) {
+		return c, nil
+	}
 	all := maps.Clone(p.files)
 	if delete(all, owner); len(files) > 0 {
 		all[owner] = files
 	}
-	set, err := compile(all)
+	set, err := recompile(now, owner, all)
 	if err != nil {
 		return nil, err
 	}
-	c := &PolicyChange{Old: p.guard.Set(), New: set, owner: owner, files: files}
+	c := &PolicyChange{Old: now, New: set, owner: owner, files: maps.Clone(files)}
 	c.compare()
+	p.planned = c
 	return c, nil
 }
 
@@ -207,6 +242,7 @@ func (p *Policies) Apply(ctx context.Context, owner PolicyOwner, files map[strin
 	if delete(p.files, owner); len(files) > 0 {
 		p.files[owner] = maps.Clone(files)
 	}
+	p.planned = nil
 	p.guard.Use(c.New)
 	return c, nil
 }

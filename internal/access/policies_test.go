@@ -106,7 +106,7 @@ unless { context has ip && context.ip.isInRange(ip("10.0.0.0/8")) };
 	if _, err := p.Apply(t.Context(), owner, files); err != nil {
 		t.Fatal(err)
 	}
-	if g.SameForType("shop", "small") || !g.SameForType("bank", "small") {
+	if g.SameForType("shop", "small") || !g.SameForType("shop", "order") || !g.SameForType("bank", "small") {
 		t.Error("SameForType does not say where policies look at events")
 	}
 	for range 2 { // the second time they are remembered
@@ -264,4 +264,56 @@ functions = ["f"]
 	if err := d.Close(); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestPlanIsKept: what was planned is applied as it was compiled, but not when other policies are in force since.
+func TestPlanIsKept(t *testing.T) {
+	t.Parallel()
+	g := newGuard(t, &memory{m: map[string][]byte{}})
+	p := openPolicies(t, &memory{m: map[string][]byte{}}, g)
+	owner, files := shopPolicy(noOrders)
+	plan := func() *policy.Set {
+		t.Helper()
+		c, err := p.Plan(owner, files)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c.New
+	}
+	first := plan()
+	if plan() != first {
+		t.Error("the same plan is compiled again")
+	}
+	bank := access.PolicyOwner{Namespace: "bank", Name: "b"}
+	if _, err := p.Apply(t.Context(), bank, map[string]string{
+		"b.cedar": `@id("b") forbid (principal == User::"b", action, resource);`, "perimeters.toml": "[perimeters.vault]\nevent_types = [\"gold\"]\n",
+	}); err != nil {
+		t.Fatal(err)
+	}
+	second := plan()
+	if second == first {
+		t.Error("a plan over other policies is kept: applying it would bring those back")
+	}
+	if _, err := p.Apply(t.Context(), owner, files); err != nil || g.Set() != second {
+		t.Errorf("Apply = %v, and does not use what was planned", err)
+	}
+	// A change of one namespace leaves the others as they are, and so does one of the server.
+	everything := func(when string) {
+		t.Helper()
+		have := map[string]bool{}
+		for one := range g.Set().Policies() {
+			have[one.ID] = true
+		}
+		for _, one := range g.Set().Perimeters() {
+			have[one.ID] = true
+		}
+		if !have["shop/no-orders"] || !have["bank/b"] || !have["perimeter:bank/vault"] || !have["namespace-border"] {
+			t.Errorf("%s, there are %v", when, have)
+		}
+	}
+	everything("after a change of shop")
+	if _, err := p.Apply(t.Context(), access.PolicyOwner{Name: "company"}, map[string]string{"c.cedar": `@id("c") forbid (principal == User::"c", action, resource);`}); err != nil {
+		t.Fatal(err)
+	}
+	everything("after a change of the server")
 }

@@ -215,6 +215,8 @@ type Spec struct {
 	Read func(context.Context) ([]byte, error)
 	// SourceMap maps a script back to its author's files; it may be empty.
 	SourceMap []byte
+	// Grants are the grants that the function uses while it runs, by their names.
+	Grants []GrantSpec
 }
 
 // Load validates and compiles a module and returns it as a function with these limits. For a

@@ -57,7 +57,7 @@ func TestConfined(t *testing.T) {
 			try { found.push(String(arguments.callee.caller)) } catch {}
 			return { found, frozen: Object.isFrozen(ctx) && Object.isFrozen(ctx.log), keys: Reflect.ownKeys(ctx).sort() }
 		}`)
-		if got, want := reply(t, f, `1`), `{"found":[],"frozen":true,"keys":["Fail","attempt","deadline","log","publish"]}`; got != want {
+		if got, want := reply(t, f, `1`), `{"found":[],"frozen":true,"keys":["Fail","attempt","deadline","grants","log","publish"]}`; got != want {
 			t.Errorf("a script found %s; want %s", got, want)
 		}
 	})

@@ -33,6 +33,7 @@ type Function struct {
 	module *module
 	guest  guest
 	limits Limits
+	grants []GrantSpec
 	engine *Engine
 	once   sync.Once
 	// held is what Resident counts besides the template.
@@ -51,6 +52,9 @@ func (f *Function) Kind() string { return f.kind }
 
 // Limits returns the limits it was loaded with.
 func (f *Function) Limits() Limits { return f.limits }
+
+// Granted reports whether the function has grants that it uses while it runs.
+func (f *Function) Granted() bool { return len(f.grants) > 0 }
 
 // Resident returns about how much memory the function takes while no instance of it waits, in bytes:
 // its template, and the compiled code of a module, although other functions may share that.
@@ -88,6 +92,13 @@ type Input struct {
 	Heavy bool
 	// Log receives each line the function logs, from the goroutine of Invoke; nil drops them.
 	Log func(level, message string)
+	// Use makes one use of a grant: it is called from any goroutine, several times at once, and returns soon after its context
+	// is done. nil is a function without grants. Grants, when it is set, is used instead.
+	Use    func(context.Context, GrantUse) GrantAnswer
+	Grants Grants
+	// Waits is told when the function begins to wait for answers to its uses and computes nothing meanwhile, and when it goes
+	// on; nil for nobody.
+	Waits func(waiting bool)
 }
 
 // Result is what a function made of an event.

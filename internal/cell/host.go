@@ -39,6 +39,12 @@ func instantiateHost(ctx context.Context, runtime wazero.Runtime) error {
 		{"deadline", hostDeadline, nil, []wasm.ValueType{i64}},
 		{"log", hostLog, []wasm.ValueType{i32, i32, i32}, nil},
 		{"result_write", hostResultWrite, []wasm.ValueType{i32, i32}, []wasm.ValueType{i32}},
+		{"grant_start", hostGrantStart, []wasm.ValueType{i32, i32, i32, i32, i32, i32, i32, i32}, []wasm.ValueType{i32}},
+		{"grant_wait", hostGrantWait, []wasm.ValueType{i32, i64}, []wasm.ValueType{i32}},
+		{"grant_status", hostGrantStatus, []wasm.ValueType{i32}, []wasm.ValueType{i32}},
+		{"grant_size", hostGrantSize, []wasm.ValueType{i32, i32}, []wasm.ValueType{i32}},
+		{"grant_read", hostGrantRead, []wasm.ValueType{i32, i32, i32, i32, i32}, []wasm.ValueType{i32}},
+		{"grant_end", hostGrantEnd, []wasm.ValueType{i32}, nil},
 	} {
 		builder.NewFunctionBuilder().WithGoModuleFunction(wasm.GoModuleFunc(func(ctx context.Context, mod wasm.Module, stack []uint64) {
 			inv, result := invocationOf(ctx), int64(refused)

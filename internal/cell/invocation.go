@@ -23,6 +23,7 @@ type invocation struct {
 
 	result output
 	logs   logLines
+	uses   uses
 	usage  Usage
 	cpu    cpuClock
 	calls  int // of host functions
@@ -68,6 +69,7 @@ func (f *Function) Invoke(ctx context.Context, in Input) (Result, Usage, error) 
 	started := time.Now()
 	inv := &invocation{input: in, limits: f.limits, started: started, deadline: started.Add(f.limits.Timeout)}
 	defer inv.begin(ctx)()
+	inv.grant(f.grants)
 	inv.cpu.start()
 	defer inv.cpu.stop()
 	result, err := f.run(inv.call, inv)
@@ -88,6 +90,14 @@ func (inv *invocation) begin(ctx context.Context) (end func()) {
 	inv.call = newCall(ctx, inv)
 	unwatch := inv.limitCPU()
 	return func() { unwatch(); inv.call.end() }
+}
+
+// grant gives the invocation the grants of its function.
+func (inv *invocation) grant(specs []GrantSpec) {
+	inv.uses = uses{inv: inv, specs: specs, via: inv.input.Grants}
+	if use, call := inv.input.Use, inv.call; inv.uses.via == nil && use != nil && len(specs) > 0 {
+		inv.uses.via = Beside(func(u GrantUse) GrantAnswer { return use(call, u) })
+	}
 }
 
 // run is the way of one event through a guest.

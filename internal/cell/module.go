@@ -177,7 +177,7 @@ func (e *Engine) loadWasm(ctx context.Context, spec Spec, limits Limits) (*Funct
 	if err != nil {
 		return nil, refusedModule(spec.Name, err)
 	}
-	f := &Function{name: spec.Name, module: m, limits: limits, engine: e, held: m.bytes}
+	f := &Function{name: spec.Name, module: m, limits: limits, grants: spec.Grants, engine: e, held: m.bytes}
 	if err = f.inspect(m.code); err == nil {
 		err = f.prepare(ctx, f.initialize, f.explainInitialize)
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"time"
 	"unicode/utf8"
 
 	"github.com/go-json-experiment/json"
@@ -35,7 +36,7 @@ func (e *Engine) loadScript(ctx context.Context, spec Spec, limits Limits) (*Fun
 	}
 	e.keepForScripts(m)
 	s := &script{name: spec.Name, sources: sourcesOf(spec.SourceMap)}
-	f := &Function{name: spec.Name, kind: KindJavaScript, module: m, guest: s, limits: limits, engine: e, held: int64(len(spec.SourceMap))}
+	f := &Function{name: spec.Name, kind: KindJavaScript, module: m, guest: s, limits: limits, grants: spec.Grants, engine: e, held: int64(len(spec.SourceMap))}
 	err = f.fits()
 	if err == nil {
 		err = f.prepare(ctx, func(ctx context.Context, inv *invocation) error { return f.boot(ctx, inv, spec.Code) }, f.explainBoot)
@@ -86,7 +87,7 @@ func (f *Function) boot(ctx context.Context, inv *invocation, code []byte) error
 	if err != nil {
 		return err
 	}
-	key := f.engine.cacheKey("script", base.digest[:], []byte(f.name), code, fmt.Append(nil, f.limits.Memory))
+	key := f.engine.cacheKey("script", base.digest[:], []byte(f.name), code, fmt.Append(nil, f.limits.Memory), grantNames(f.grants))
 	if f.template = f.recall(key, base.image); f.template != nil {
 		return nil
 	}
@@ -109,6 +110,19 @@ func (f *Function) boot(ctx context.Context, inv *invocation, code []byte) error
 	f.template.script = state
 	f.engine.remember(key, f.template)
 	return nil
+}
+
+// grantNames returns the JSON of the kinds of grants by their names, which a script gets as ctx.grants.
+func grantNames(specs []GrantSpec) []byte {
+	names := make(map[string]string, len(specs))
+	for _, s := range specs {
+		names[s.Name] = s.Kind
+	}
+	text, err := json.Marshal(names, json.Deterministic(true))
+	if err != nil {
+		panic("BUG: names of grants cannot be written: " + err.Error())
+	}
+	return text
 }
 
 // newScript returns an instance of QuickJS for what is not an event.
@@ -307,4 +321,31 @@ func (s *scriptSession) Attempt() int {
 func (s *scriptSession) Deadline() int64 {
 	s.inv.called()
 	return s.inv.deadline.UnixMilli()
+}
+
+// Grants implements js.Host.
+func (s *scriptSession) Grants() []byte {
+	if len(s.function.grants) == 0 {
+		return nil
+	}
+	return grantNames(s.function.grants)
+}
+
+// Use implements js.Host.
+func (s *scriptSession) Use(grant, op string, request, body []byte) uint32 {
+	return s.inv.uses.start(GrantUse{Grant: grant, Op: op, Request: request, Body: body})
+}
+
+// Waits implements js.Host.
+func (s *scriptSession) Waits() bool { return s.inv.uses.pending() }
+
+// Answer implements js.Host.
+func (s *scriptSession) Answer(ctx context.Context, wait time.Duration) (js.Answer, bool) {
+	number := s.inv.uses.await(ctx, 0, wait)
+	a := s.inv.uses.answer(number)
+	if a == nil {
+		return js.Answer{}, false
+	}
+	s.inv.uses.end(number)
+	return js.Answer{Number: number, JSON: a.JSON, Body: a.Body, Failed: a.Failed}, true
 }

@@ -74,6 +74,20 @@ func writeStatus(w io.Writer, s *api.Status, now time.Time) {
 	if s.Cells != nil {
 		fmt.Fprintln(w, clean(cellLine(s.Cells)))
 	}
+	for _, is := range s.Issuers {
+		fresh := "never fetched"
+		if !is.Refreshed.IsZero() {
+			fresh = fmt.Sprintf("%d keys, fetched %s ago", is.Keys, now.Sub(is.Refreshed).Round(time.Second))
+		}
+		fmt.Fprintf(w, "issuer %s: %s%s\n", clean(is.URL), fresh, failures(is.Failures, "fetches"))
+	}
+	for _, l := range s.RevocationLists {
+		holds := "holds until " + stamp(l.NextUpdate)
+		if now.After(l.NextUpdate) {
+			holds = "ended at " + stamp(l.NextUpdate) + ", so none of its certificates is accepted"
+		}
+		fmt.Fprintf(w, "revocation list of %s: %d certificates, issued %s ago, %s%s\n", clean(l.Authority), l.Revoked, now.Sub(l.Issued).Round(time.Second), holds, failures(l.Failures, "reads"))
+	}
 	if len(s.Namespaces) == 0 {
 		return
 	}
@@ -86,4 +100,12 @@ func writeStatus(w io.Writer, s *api.Status, now time.Time) {
 		})
 	}
 	columns(w, rows)
+}
+
+// failures says how many there were, if any.
+func failures(n int64, of string) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf(", %d %s failed", n, of)
 }

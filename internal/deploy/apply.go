@@ -46,7 +46,7 @@ func (d *Deployer) Apply(ctx context.Context, by ident.PrincipalID, ns ident.Nam
 		return nil, err
 	}
 	old := d.apps[ns][m.Name]
-	next, fresh, err := d.build(ctx, by, m, bundle, old)
+	next, fresh, err := d.build(ctx, by, ns, m, bundle, old)
 	active := false
 	defer func() {
 		for _, h := range fresh {
@@ -100,7 +100,7 @@ func (c Consent) ask(plan *api.Plan, m *manifest.App) error {
 }
 
 // build makes the app of a bundle that was checked. fresh are the modules it loaded.
-func (d *Deployer) build(ctx context.Context, by ident.PrincipalID, m *manifest.App, bundle *api.Bundle, old *app) (next *app, fresh []*moduleHandle, err error) {
+func (d *Deployer) build(ctx context.Context, by ident.PrincipalID, ns ident.Namespace, m *manifest.App, bundle *api.Bundle, old *app) (next *app, fresh []*moduleHandle, err error) {
 	if old == nil {
 		old = &app{}
 	}
@@ -138,7 +138,7 @@ func (d *Deployer) build(ctx context.Context, by ident.PrincipalID, m *manifest.
 			next.stored.Functions[string(name)] = old.stored.Functions[string(name)]
 			continue
 		}
-		if f.module, err = d.load(ctx, m.Functions[name].Source, bundle.Modules[string(name)], f.Limits); err != nil {
+		if f.module, err = d.load(ctx, ns, f, bundle.Modules[string(name)]); err != nil {
 			return nil, fresh, err
 		}
 		fresh = append(fresh, f.module)
@@ -151,16 +151,16 @@ func (d *Deployer) build(ctx context.Context, by ident.PrincipalID, m *manifest.
 }
 
 // load validates and compiles a module.
-func (d *Deployer) load(ctx context.Context, source string, module api.Module, limits cell.Limits) (*moduleHandle, error) {
-	spec := cell.Spec{Name: source, Kind: module.Kind, Code: module.Code, SourceMap: module.SourceMap}
+func (d *Deployer) load(ctx context.Context, ns ident.Namespace, f *Function, module api.Module) (*moduleHandle, error) {
+	spec := cell.Spec{Name: f.source, Kind: module.Kind, Code: module.Code, SourceMap: module.SourceMap, Grants: grantSpecs(f.Grants)}
 	if module.Kind == api.ModuleWasm && len(module.Code) > 0 {
 		d.later(&spec, digest(module.Code)) // it is stored soon, and need not be kept here
 	}
-	fn, err := d.cfg.Engine.Load(ctx, spec, limits)
+	fn, err := d.cfg.Engine.Load(ctx, spec, f.Limits)
 	if err != nil {
 		return nil, err // it names the source
 	}
-	m := &moduleHandle{fn: fn, residents: d.residents, pinned: limits.MinInstances > 0}
+	m := &moduleHandle{fn: fn, residents: d.residents, pinned: f.Limits.MinInstances > 0, doors: d.doors(ns, f)}
 	m.used.Store(time.Now().UnixNano())
 	d.residents.add(m, fn.Resident())
 	return m, nil
@@ -168,7 +168,7 @@ func (d *Deployer) load(ctx context.Context, source string, module api.Module, l
 
 // sameFunction reports whether two revisions run the same: then the old one stays.
 func sameFunction(a, b *Function) bool {
-	return a.Digest == b.Digest && a.Limits == b.Limits && slices.Equal(a.Publishes, b.Publishes)
+	return a.Digest == b.Digest && a.Limits == b.Limits && slices.Equal(a.Publishes, b.Publishes) && sameGrants(a.Grants, b.Grants)
 }
 
 // digestScheme begins the name of a blob.
@@ -206,7 +206,7 @@ func (d *Deployer) activate(ctx context.Context, ns ident.Namespace, bundle *api
 		return err
 	}
 	for name, f := range next.functions {
-		f.module.setLoad(d.loader(f.source, next.stored.Functions[string(name)], f.Limits))
+		f.module.setLoad(d.loader(f, next.stored.Functions[string(name)]))
 	}
 	d.apps[ns][next.name] = next
 	d.publish(ns)

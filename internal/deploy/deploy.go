@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"sallyport/internal/cell"
+	"sallyport/internal/grant"
 	"sallyport/internal/ident"
 	"sallyport/internal/problem"
 	"sallyport/internal/store"
@@ -82,6 +83,8 @@ type Config struct {
 	End func(ctx context.Context, ns ident.Namespace) (ident.Position, error)
 	// Memory is how much memory loaded functions may take together, in bytes. What is in use stays.
 	Memory int64
+	// Grants is what the doors of functions are made of.
+	Grants grant.Config
 	Logger *slog.Logger
 }
 

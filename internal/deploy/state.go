@@ -14,6 +14,7 @@ import (
 	"sallyport/internal/cell"
 	"sallyport/internal/event"
 	"sallyport/internal/filter"
+	"sallyport/internal/grant"
 	"sallyport/internal/ident"
 	"sallyport/internal/manifest"
 	"sallyport/internal/problem"
@@ -61,8 +62,10 @@ type Function struct {
 	Digest    string
 	Limits    cell.Limits
 	Publishes []ident.EventType
-	Deployed  time.Time
-	By        ident.PrincipalID
+	// Grants are all of the function, by their names; Publishes are the types of those that publish.
+	Grants   map[string]manifest.Grant
+	Deployed time.Time
+	By       ident.PrincipalID
 
 	source string // the file it came from, for messages
 	module *moduleHandle
@@ -72,6 +75,9 @@ type Function struct {
 func (f *Function) Publish(typ ident.EventType) bool {
 	return slices.Contains(f.Publishes, typ)
 }
+
+// Doors returns the doors of the function's grants. They are closed after the last invocation of a replaced revision.
+func (f *Function) Doors() *grant.Set { return f.module.doors }
 
 // ErrReplaced is returned by Acquire for a revision that was replaced more than once since its State was
 // read, so that its code is gone: read the State again.
@@ -136,6 +142,9 @@ func (f *Function) Describe() api.Function {
 	for _, t := range f.Publishes {
 		out.Publishes = append(out.Publishes, string(t))
 	}
+	for _, name := range slices.Sorted(maps.Keys(f.Grants)) {
+		out.Grants = append(out.Grants, describeGrant(name, f.Grants[name]))
+	}
 	return out
 }
 
@@ -156,6 +165,7 @@ func (s *Subscription) Describe() api.Subscription {
 // share it.
 type moduleHandle struct {
 	load      func(context.Context) (Cell, error)
+	doors     *grant.Set
 	residents *residents
 	pinned    bool         // it has instances that wait, so it is loaded as long as it is not retired
 	used      atomic.Int64 // when it was last acquired, in Unix nanoseconds
@@ -237,8 +247,14 @@ func (m *moduleHandle) retire() {
 }
 
 func (m *moduleHandle) closeUnused() {
-	if m.retired && m.users == 0 && m.fn != nil {
+	if !m.retired || m.users > 0 {
+		return
+	}
+	if m.fn != nil {
 		m.free(context.Background())
+	}
+	if m.doors != nil {
+		go m.doors.Close() // waits for what a door is doing, which is nothing to whoever retires a revision
 	}
 }
 

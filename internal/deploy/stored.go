@@ -136,20 +136,23 @@ func (d *Deployer) restore(e store.Entry) error {
 		return err
 	}
 	for n, f := range a.functions {
-		f.module = &moduleHandle{residents: d.residents, pinned: f.Limits.MinInstances > 0, load: d.loader(f.source, a.stored.Functions[string(n)], f.Limits)}
+		f.module = &moduleHandle{
+			residents: d.residents, pinned: f.Limits.MinInstances > 0, doors: d.doors(ns, f),
+			load: d.loader(f, a.stored.Functions[string(n)]),
+		}
 	}
 	d.apps[ns][a.name] = a
 	return nil
 }
 
 // loader returns what loads a stored function into memory.
-func (d *Deployer) loader(source string, f storedFunction, limits cell.Limits) func(context.Context) (Cell, error) {
+func (d *Deployer) loader(fn *Function, f storedFunction) func(context.Context) (Cell, error) {
 	return func(ctx context.Context) (Cell, error) {
-		spec := cell.Spec{Name: source, Kind: f.Module}
+		spec := cell.Spec{Name: fn.source, Kind: f.Module, Grants: grantSpecs(fn.Grants)}
 		if err := d.fill(ctx, &spec, f); err != nil {
 			return nil, err
 		}
-		return d.cfg.Engine.Load(ctx, spec, limits)
+		return d.cfg.Engine.Load(ctx, spec, fn.Limits)
 	}
 }
 
@@ -189,7 +192,7 @@ func (a *app) describe(m *manifest.App) error {
 		sf := a.stored.Functions[string(name)]
 		a.functions[name] = &Function{
 			Name: name, App: a.name, Revision: sf.Revision, Kind: sf.Kind, Digest: sf.Blob,
-			Limits: limitsOf(f), Publishes: publishes(f), Deployed: sf.Deployed, By: sf.By, source: f.Source,
+			Limits: limitsOf(f), Publishes: publishes(f), Grants: f.Grants, Deployed: sf.Deployed, By: sf.By, source: f.Source,
 		}
 	}
 	for typ, t := range m.EventTypes {

@@ -24,6 +24,9 @@ const (
 	// mostCredit is how far behind the others' processor time one's own counts. Heavy functions may get less than others for as
 	// long as there is work; who comes anew, and has no credit, is not to wait until all of that is made up for.
 	mostCredit = time.Second
+	// mostWaiting is how many attempts may wait for something outside without a place of their own. Each holds an instance, whose memory
+	// is about half a megabyte for a small script: with more of them, a server would run out of memory before its processors.
+	mostWaiting = 1024
 	// leastCharge is what an attempt costs its function at least: handing over takes time too.
 	leastCharge = 10 * time.Microsecond
 )
@@ -61,6 +64,7 @@ type Budget struct {
 	most       [paces]int    // attempts at the same time, of those that are counted
 	running    [paces]int    // attempts
 	used       float64       // by quick attempts
+	waiting    int           // attempts that wait for something outside
 	late       int           // attempts of functions of which nothing was known that take long
 	recent     tickets       // of quick attempts, by when they began
 	timer      *time.Timer
@@ -139,6 +143,7 @@ type ticket struct {
 	heavy  bool // to be run where it keeps nobody from a processor
 	first  bool // nothing was known of the function
 	late   bool // first, and counted in the budget's late
+	waits  bool // for something outside, so that it takes no place and no processor
 	ended  bool
 }
 
@@ -372,19 +377,58 @@ func (b *Budget) giveBack(tk *ticket, cost time.Duration) {
 	if tk.late {
 		b.late--
 	}
+	if tk.waits {
+		b.waiting--
+	} else {
+		b.leave(tk)
+	}
+	t.used += cost - tk.charge
+	m.used += cost - tk.charge
+	m.release()
+	t.place()
+	m.place()
+}
+
+// leave takes an attempt off those that compute.
+func (b *Budget) leave(tk *ticket) {
 	switch tk.pace {
 	case quick:
 		b.giveUp(tk)
 	case medium, slow:
 		b.running[tk.pace]--
 	}
-	t.running--
-	m.running--
-	t.used += cost - tk.charge
-	m.used += cost - tk.charge
-	m.release()
-	t.place()
-	m.place()
+	tk.turn.running--
+	tk.turn.member.running--
+}
+
+// wait says that an attempt begins to wait for something outside, or that it goes on. While it waits it takes no place: others start. When it
+// goes on it has its place again at once, though that is one more than there are; no other starts until there are fewer. No
+// lock may be held that begin takes.
+func (b *Budget) wait(tk *ticket, waits bool) {
+	b.mu.Lock()
+	changed := !tk.ended && tk.waits != waits && (!waits || b.waiting < mostWaiting)
+	if changed {
+		t, m := tk.turn, tk.turn.member
+		tk.waits = waits
+		if waits {
+			b.waiting++
+			b.leave(tk)
+			m.release()
+		} else {
+			b.waiting--
+			t.running++
+			m.running++
+			if tk.pace >= medium {
+				b.running[tk.pace]++
+			} // a quick one counts no longer: it has waited
+		}
+		t.place()
+		m.place()
+	}
+	b.mu.Unlock()
+	if changed && waits {
+		b.fill()
+	}
 }
 
 // learn folds an attempt into what is known of the function.

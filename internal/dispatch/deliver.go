@@ -16,6 +16,7 @@ import (
 	"sallyport/internal/deploy"
 	"sallyport/internal/event"
 	"sallyport/internal/eventlog"
+	"sallyport/internal/grant"
 	"sallyport/internal/ident"
 	"sallyport/internal/ingress"
 	"sallyport/internal/manifest"
@@ -49,7 +50,9 @@ type result struct {
 
 // deliver makes one attempt and settles what it came to. The budget is to look for what may start then.
 func (d *Dispatcher) deliver(ctx context.Context, tk *ticket, del *delivery) {
+	del.ticket = tk
 	res, retry := d.run(ctx, del)
+	del.ticket = nil
 	failed := res.err != nil && !res.canceled && !res.unread
 	again := failed && d.again(del, &res, retry)
 	var letter error
@@ -401,6 +404,8 @@ func (d *Dispatcher) invoke(ctx context.Context, fn *deploy.Function, del *deliv
 				Attempt: del.made + 1, Level: level, Message: message,
 			})
 		},
+		Use:   d.uses(fn, del),
+		Waits: d.waits(del.ticket),
 	})
 	res.use, res.principal = &use, rec.Principal
 	if err != nil {
@@ -411,6 +416,35 @@ func (d *Dispatcher) invoke(ctx context.Context, fn *deploy.Function, del *deliv
 	})
 	res.reply, res.try.Emitted = out.Reply, len(ids)
 	return err
+}
+
+// uses returns what makes the uses of grants of an attempt: whose they are is said here, and not by the guest.
+func (d *Dispatcher) uses(fn *deploy.Function, del *delivery) func(context.Context, cell.GrantUse) cell.GrantAnswer {
+	doors := fn.Doors()
+	if doors == nil {
+		return nil
+	}
+	rec, attempt := del.rec, del.made+1
+	return func(ctx context.Context, u cell.GrantUse) cell.GrantAnswer {
+		reply, err := doors.Use(ctx, grant.Call{Caller: grant.Caller{Event: rec, Attempt: attempt}, Op: u.Op, Request: u.Request, Body: u.Body}, u.Grant)
+		if err == nil {
+			return cell.GrantAnswer{JSON: reply.JSON, Body: reply.Body}
+		}
+		p := problem.From(err)
+		d.cfg.Lines.Append(api.LogLine{
+			Time: time.Now().UTC(), Function: string(fn.Name), Revision: fn.Revision, EventID: rec.ID, Attempt: attempt,
+			Level: cell.LevelDebug, Message: "the use of the grant " + u.Grant + " failed: " + clip(p.Public) + " [" + p.Code + "]",
+		})
+		return cell.FailedUse(p)
+	}
+}
+
+// waits returns what is told when an attempt waits for its grants.
+func (d *Dispatcher) waits(tk *ticket) func(bool) {
+	if tk == nil {
+		return nil
+	}
+	return func(waiting bool) { d.cfg.Budget.wait(tk, waiting) }
 }
 
 func emitted(list []cell.Emitted) []event.Event {

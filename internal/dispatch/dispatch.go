@@ -194,8 +194,9 @@ type delivery struct {
 	next   int64 // Unix nanoseconds; when the next attempt is due
 	failed error // why it cannot be attempted: its condition failed
 	state  deliveryState
-	final  bool // attempted once only
-	heavy  bool // the attempt under way is of a heavy function
+	final  bool    // attempted once only
+	heavy  bool    // the attempt under way is of a heavy function
+	ticket *ticket // of the attempt under way
 }
 
 type deliveryState uint8

@@ -19,6 +19,7 @@ package grant
 import (
 	"context"
 
+	"sallyport/internal/event"
 	"sallyport/internal/ident"
 	"sallyport/internal/manifest"
 )
@@ -31,11 +32,8 @@ type Caller struct {
 	Revision int
 	// Grant is the name of the grant that is used.
 	Grant string
-	// EventID, EventSource and EventType are of the event that is handled, and Principal published it.
-	EventID, EventSource, EventType string
-	Principal                       ident.PrincipalID
-	// Chain are the functions that called each other for this, the outermost first, without Function.
-	Chain   []ident.FunctionName
+	// Event is the event that is handled: it says who is behind what the function does. It is nil in tests only.
+	Event   *event.Record
 	Attempt int
 }
 

@@ -183,11 +183,11 @@ func TestStatus(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	all := decode[api.Status](t, w.do("GET", "/v1/status", ""), 200)
-	if len(all.Namespaces) != 2 || all.Namespaces[0].Name != "bank" || all.DataDir == "" || !all.Ready {
+	if len(all.Namespaces) != 2 || all.Namespaces[0].Name != "bank" || all.DataDir == "" || len(all.Issuers) != 1 || len(all.RevocationLists) != 1 || !all.Ready {
 		t.Errorf("the operator sees %+v", all)
 	}
 	mine := decode[api.Status](t, w.do("GET", "/v1/status", "", as(w.token(t, api.TokenRequest{Role: "reader", Namespace: "shop"}))...), 200)
-	if len(mine.Namespaces) != 1 || mine.Namespaces[0].Name != "shop" || mine.DataDir != "" || mine.DiskFree != 0 || mine.Resident != 0 || mine.Cells != nil {
+	if len(mine.Namespaces) != 1 || mine.Namespaces[0].Name != "shop" || mine.DataDir != "" || mine.DiskFree != 0 || mine.Resident != 0 || mine.Cells != nil || mine.Issuers != nil || mine.RevocationLists != nil {
 		t.Errorf("a reader of shop sees %+v", mine)
 	}
 	wantProblem(t, w.do("GET", "/v1/status", "", as(w.token(t, api.TokenRequest{Role: "reader", Namespace: "none"}))...), 403, "access.denied")

@@ -268,7 +268,7 @@ func (a *API) status(c *call) error {
 	}
 	out := a.deps.Status(c.r.Context())
 	if denied != nil {
-		out.DataDir, out.DiskFree, out.Resident, out.Cells = "", 0, 0, nil
+		out.DataDir, out.DiskFree, out.Resident, out.Cells, out.Issuers, out.RevocationLists = "", 0, 0, nil, nil, nil
 	}
 	if err := a.notReady(); err != nil {
 		out.Ready, out.Reason = false, err.Error()

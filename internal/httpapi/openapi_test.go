@@ -199,9 +199,9 @@ func TestSchemas(t *testing.T) {
 	types := []any{
 		api.Receipt{}, api.Receipts{}, api.Problem{}, api.FieldError{}, api.Event{}, api.Delivery{}, api.Attempt{}, api.EventList{},
 		api.DeadLetter{}, api.DeadLetterList{}, api.DeadLetterSelection{}, api.DeadLetterResult{}, api.Bundle{}, api.Module{}, api.Plan{},
-		api.Change{}, api.Function{}, api.FunctionList{}, api.Usage{}, api.UsageLine{}, api.DecisionList{}, api.Decision{}, api.Policy{}, api.PolicyList{}, api.PolicyFiles{}, api.PolicyPlan{}, api.AccessChange{}, api.ReplayDifference{}, api.PolicyExplanation{}, api.Behind{}, api.FunctionRevision{}, api.PolicyMatch{}, api.PolicyCondition{}, api.AccessList{}, api.Access{}, api.UnusedList{}, api.UnusedActions{}, api.WildcardList{}, api.Wildcard{}, api.PolicyProposal{}, api.PerimeterVerdict{}, api.BridgeVerdict{}, api.LevelVerdict{}, api.Bridge{}, api.Level{}, api.Perimeter{}, api.PerimeterList{},
+		api.Change{}, api.Function{}, api.Grant{}, api.FunctionList{}, api.Usage{}, api.UsageLine{}, api.DecisionList{}, api.Decision{}, api.Policy{}, api.PolicyList{}, api.PolicyFiles{}, api.PolicyPlan{}, api.AccessChange{}, api.ReplayDifference{}, api.PolicyExplanation{}, api.Behind{}, api.FunctionRevision{}, api.PolicyMatch{}, api.PolicyCondition{}, api.AccessList{}, api.Access{}, api.UnusedList{}, api.UnusedActions{}, api.WildcardList{}, api.Wildcard{}, api.PolicyProposal{}, api.PerimeterVerdict{}, api.BridgeVerdict{}, api.LevelVerdict{}, api.Bridge{}, api.Level{}, api.Perimeter{}, api.PerimeterList{},
 		api.PerimeterTest{}, api.Crossing{}, api.Subscription{}, api.Filter{}, api.Retry{}, api.SubscriptionList{},
-		api.LogLine{}, api.TokenRequest{}, api.Token{}, api.TokenList{}, api.Status{}, api.CellStatus{}, api.Wall{}, api.NamespaceStatus{},
+		api.LogLine{}, api.TokenRequest{}, api.Token{}, api.TokenList{}, api.Status{}, api.CellStatus{}, api.IssuerStatus{}, api.RevocationStatus{}, api.Wall{}, api.NamespaceStatus{},
 	}
 	left := maps.Clone(d.Components.Schemas)
 	for _, known := range []string{"CloudEvent", "NewToken"} { // not a type of ours; a Token and its text

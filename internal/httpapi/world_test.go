@@ -133,7 +133,10 @@ func newWorldOf(t testing.TB, cfg httpapi.Config) *world {
 		Identifier: access.NewIdentifier(w.guard.Tokens, access.IdentifierConfig{}),
 		Guard:      w.guard, Decisions: decisions(t, w.guard), Policies: policies(t, w.guard), Intake: intake{w}, Deployer: deployer{w}, Space: w.space,
 		Status: func(context.Context) api.Status {
-			return api.Status{Version: "v", Mode: "dev", Started: time.Unix(1, 0).UTC(), DataDir: "/data", DiskFree: 1, Resident: 2, Cells: &api.CellStatus{SecondWall: "on", Reset: "tracked"}}
+			return api.Status{
+				Issuers:         []api.IssuerStatus{{URL: "https://login.example.com", Keys: 2, Refreshed: time.Unix(5, 0).UTC()}},
+				RevocationLists: []api.RevocationStatus{{Authority: "shop", Revoked: 1, Issued: time.Unix(5, 0).UTC(), NextUpdate: time.Unix(9, 0).UTC()}},
+				Version:         "v", Mode: "dev", Started: time.Unix(1, 0).UTC(), DataDir: "/data", DiskFree: 1, Resident: 2, Cells: &api.CellStatus{SecondWall: "on", Reset: "tracked"}}
 		},
 		Ready:   func() error { return w.ready },
 		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "metric 1\n") }),

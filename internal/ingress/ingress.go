@@ -38,6 +38,8 @@ const reservedSource = "/namespaces/"
 type Guard interface {
 	Authorize(ctx context.Context, p *access.Principal, action policy.Action, res policy.Resource) error
 	AuthorizeEvent(ctx context.Context, p *access.Principal, ns ident.Namespace, e *policy.Event, cause *access.Cause) error
+	AuthorizeCaused(ctx context.Context, p *access.Principal, action policy.Action, res policy.Resource, cause *access.Cause) error
+	AuthorizeUse(ctx context.Context, p *access.Principal, res policy.Resource, op string, cause *access.Cause) error
 	Keep(ctx context.Context, p *access.Principal) (string, error)
 	SameForType(ns ident.Namespace, t ident.EventType) bool
 }
@@ -200,7 +202,7 @@ func (in *Intake) Emit(ctx context.Context, em Emission) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	behind := behindNext(em)
+	behind := behindFunction(em.Cause, em.Function.Name, em.Function.Revision)
 	now := time.Now().UTC()
 	ids := make([]string, len(em.Events))
 	recs := make([]event.Record, len(em.Events))
@@ -272,16 +274,16 @@ func CauseOf(ns ident.Namespace, r *event.Record) *access.Cause {
 	return c
 }
 
-// behindNext returns who is behind the events of an emission.
-func behindNext(em Emission) event.Behind {
-	b := em.Cause.Behind
+// behindFunction returns who is behind what a revision of a function causes while it handles an event.
+func behindFunction(cause *event.Record, function ident.FunctionName, revision int) event.Behind {
+	b := cause.Behind
 	if b.Principal == "" {
-		b.Principal = em.Cause.Principal
+		b.Principal = cause.Principal
 	}
 	if b.Functions != "" {
 		b.Functions += " "
 	}
-	b.Functions += fmt.Sprintf("%s@%d", em.Function.Name, em.Function.Revision)
+	b.Functions += fmt.Sprintf("%s@%d", function, revision)
 	return b
 }
 

@@ -58,6 +58,15 @@ func (g *guard) AuthorizeEvent(ctx context.Context, p *access.Principal, ns iden
 	return g.Authorize(ctx, p, policy.Publish, policy.Resource{Kind: policy.KindEventType, Namespace: ns, Name: e.Type})
 }
 
+func (g *guard) AuthorizeCaused(ctx context.Context, p *access.Principal, a policy.Action, r policy.Resource, cause *access.Cause) error {
+	g.cause, g.who = cause, p
+	return g.Authorize(ctx, p, a, r)
+}
+
+func (g *guard) AuthorizeUse(ctx context.Context, p *access.Principal, r policy.Resource, _ string, cause *access.Cause) error {
+	return g.AuthorizeCaused(ctx, p, policy.UseGrant, r, cause)
+}
+
 func (g *guard) Keep(_ context.Context, p *access.Principal) (string, error) { return g.keeps, nil }
 
 func (g *guard) SameForType(ident.Namespace, ident.EventType) bool { return !g.each }

@@ -7,5 +7,20 @@ type InvokeGrant struct {
 	Function ident.FunctionName
 }
 
-// invokeGrant reads a grant of kind invoke, which this version does not have yet.
-func (t *table) invokeGrant(*Grant) bool { return false }
+// invokeGrant reads a grant of kind invoke. The function may be of another app of the namespace, so that it is looked for when it is called.
+func (t *table) invokeGrant(g *Grant) bool {
+	g.Invoke = &InvokeGrant{}
+	s := t.text(KindInvoke)
+	if s == "" {
+		return true
+	}
+	name, err := ident.ParseFunctionName(s)
+	if err != nil {
+		t.fault(KindInvoke, "%s", words(err))
+	}
+	g.Invoke.Function = name
+	return true
+}
+
+// Reaches implements Grant.Reaches.
+func (g *InvokeGrant) Reaches() []string { return []string{"invoke function " + string(g.Function)} }

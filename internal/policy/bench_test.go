@@ -3,9 +3,12 @@ package policy_test
 import (
 	"bytes"
 	"fmt"
+	"runtime"
 	"slices"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"sallyport/internal/policy"
 )
@@ -51,6 +54,15 @@ func asked() policy.Request {
 	}
 }
 
+// processor returns the processor time of the thread; reading it is a part of what is measured, some 0.3 µs.
+func processor(b *testing.B) time.Duration {
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &t); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(t.Nano())
+}
+
 func benchmarkDecide(b *testing.B, n int) {
 	s, err := policy.New(manyPolicies(n)...)
 	if err != nil {
@@ -62,15 +74,18 @@ func benchmarkDecide(b *testing.B, n int) {
 		b.Fatal("denied")
 	}
 	b.ReportAllocs()
+	// In processor time of this thread: what others do on the machine is not what a decision costs.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	var took []time.Duration
 	for b.Loop() {
-		start := time.Now()
+		start := processor(b)
 		s.Decide(q)
-		took = append(took, time.Since(start))
+		took = append(took, processor(b)-start)
 	}
 	slices.Sort(took)
-	b.ReportMetric(float64(took[len(took)/2]), "p50-ns")
-	b.ReportMetric(float64(took[len(took)*99/100]), "p99-ns")
+	b.ReportMetric(float64(took[len(took)/2]), "p50-cpu-ns")
+	b.ReportMetric(float64(took[len(took)*99/100]), "p99-cpu-ns")
 	b.ReportMetric(float64(s.InScope(q)), "in-scope")
 }
 

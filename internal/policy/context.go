@@ -19,8 +19,9 @@ const (
 	PartIP
 	PartCause
 	PartEvent
+	PartOp
 
-	allParts = PartNow | PartTransport | PartIP | PartCause | PartEvent
+	allParts = PartNow | PartTransport | PartIP | PartCause | PartEvent | PartOp
 )
 
 // Key returns a digest of those parts of the context. Two requests that differ in nothing else, with equal
@@ -66,6 +67,9 @@ func (c *Context) Key(parts ContextPart) (key [sha256.Size]byte, ok bool) {
 		add(e.Source)
 		add(e.Subject)
 		b = binary.AppendVarint(b, e.Size)
+	}
+	if parts&PartOp != 0 {
+		add(c.Op)
 	}
 	return sha256.Sum256(b), true
 }
@@ -120,6 +124,8 @@ func partOf(attribute string) ContextPart {
 		return PartCause
 	case "event":
 		return PartEvent
+	case "op":
+		return PartOp
 	}
 	return allParts
 }

@@ -359,7 +359,9 @@ func TestKey(t *testing.T) {
 @id("n") permit (principal, action == Action::"invoke", resource) when { context.now > datetime("2026-01-01") };
 @id("i") permit (principal, action == Action::"readLogs", resource) when { context has ip };
 @id("w") permit (principal, action == Action::"deploy", resource) when { context == context };
-@id("c") permit (principal, action == Action::"readEvents", resource) when { context has cause && context.cause.depth < 2 };`))
+@id("c") permit (principal, action == Action::"readEvents", resource) when { context has cause && context.cause.depth < 2 };`),
+		file("", `@id("one") forbid (principal, action, resource == EventType::"b/small") when { context has ip };
+@id("all") forbid (principal, action == Action::"publish", resource in Namespace::"c") when { context.event.size > 9 };`))
 	for _, tc := range []struct {
 		a    policy.Action
 		r    policy.Resource
@@ -367,10 +369,13 @@ func TestKey(t *testing.T) {
 	}{
 		{policy.Publish, eventType("a", "x"), policy.PartTransport | policy.PartEvent},
 		{policy.Publish, eventType("b", "x"), policy.PartTransport},
+		{policy.Publish, eventType("b", "small"), policy.PartTransport | policy.PartIP},
+		{policy.Invoke, function("b", "small"), policy.PartTransport},
+		{policy.Publish, eventType("c", "x"), policy.PartTransport | policy.PartEvent},
 		{policy.Invoke, function("a", "x"), policy.PartTransport | policy.PartNow},
 		{policy.ReadLogs, policy.OfNamespace("a"), policy.PartTransport | policy.PartIP},
 		{policy.ReadEvents, policy.OfNamespace("a"), policy.PartTransport | policy.PartCause},
-		{policy.Deploy, policy.OfNamespace("a"), policy.PartTransport | policy.PartIP | policy.PartNow | policy.PartCause | policy.PartEvent},
+		{policy.Deploy, policy.OfNamespace("a"), policy.PartTransport | policy.PartIP | policy.PartNow | policy.PartCause | policy.PartEvent | policy.PartOp},
 		{policy.ReadMetrics, policy.OfServer(), policy.PartTransport},
 	} {
 		if got := s.Reads(tc.a, tc.r); got != tc.want {

@@ -2,10 +2,13 @@ package policy
 
 import (
 	"iter"
+	"strings"
 
 	"github.com/cedar-policy/cedar-go"
 	"github.com/cedar-policy/cedar-go/types"
 	xast "github.com/cedar-policy/cedar-go/x/exp/ast"
+
+	"sallyport/internal/ident"
 )
 
 // scope is the head of a policy: whom, which actions and what it is about.
@@ -68,8 +71,53 @@ type index struct {
 type actionIndex struct {
 	byPrincipal map[types.EntityUID]*resourceIndex
 	any         *resourceIndex
-	// reads are the parts of the context that some policy of the action reads.
-	reads ContextPart
+	// reads are the parts of the context that policies of the action read which name no resource, and readsOf those that name one: it,
+	// or the namespace that it is in.
+	reads   ContextPart
+	readsOf map[Resource]ContextPart
+}
+
+// readsAbout returns the parts of the context that some policy of the action whose scope the resource may be in reads.
+func (ai *actionIndex) readsAbout(r *Resource) ContextPart {
+	parts := ai.reads
+	if len(ai.readsOf) == 0 {
+		return parts
+	}
+	parts |= ai.readsOf[*r]
+	if _, ok := r.parent(); ok {
+		parts |= ai.readsOf[OfNamespace(r.Namespace)]
+	}
+	return parts
+}
+
+// noteReads notes what a policy of the action reads.
+func (ai *actionIndex) noteReads(c *compiled) {
+	if c.reads == 0 {
+		return
+	}
+	r, ok := resourceOf(c.scope.resource.uid)
+	if !ok {
+		ai.reads |= c.reads
+		return
+	}
+	if ai.readsOf == nil {
+		ai.readsOf = map[Resource]ContextPart{}
+	}
+	ai.readsOf[r] |= c.reads
+}
+
+// resourceOf returns the resource that a scope names, and false when it names none of which that is sure.
+func resourceOf(uid types.EntityUID) (Resource, bool) {
+	r := Resource{Kind: Kind(uid.Type), Name: string(uid.ID)}
+	switch r.Kind {
+	case KindNamespace:
+		r.Namespace = ident.Namespace(r.Name)
+	case KindEventType, KindFunction:
+		ns, name, _ := strings.Cut(r.Name, "/")
+		r.Namespace, r.Name = ident.Namespace(ns), name
+	case KindServer, KindToken, KindUser, KindService:
+	}
+	return r, uid != (types.EntityUID{}) && r.well() && r.uid() == uid
 }
 
 type resourceIndex struct {
@@ -101,7 +149,7 @@ func (x *index) add(a Action, c *compiled) {
 		ai = &actionIndex{byPrincipal: map[types.EntityUID]*resourceIndex{}, any: &resourceIndex{}}
 		x.byAction[a] = ai
 	}
-	ai.reads |= c.reads
+	ai.noteReads(c)
 	ri := ai.any
 	if uid := c.scope.principal.uid; uid != (types.EntityUID{}) {
 		if ri = ai.byPrincipal[uid]; ri == nil {

@@ -1,6 +1,8 @@
 package policy
 
 import (
+	"strings"
+
 	"github.com/cedar-policy/cedar-go"
 	"github.com/cedar-policy/cedar-go/types"
 
@@ -64,7 +66,7 @@ func actionUID(a Action) types.EntityUID { return cedar.NewEntityUID("Action", c
 
 func (r *Resource) uid() types.EntityUID {
 	id := r.Name
-	if r.Kind == KindEventType || r.Kind == KindFunction {
+	if r.Kind == KindEventType || r.Kind == KindFunction || r.Kind == KindGrant {
 		id = string(r.Namespace) + "/" + r.Name
 	}
 	return cedar.NewEntityUID(cedar.EntityType(r.Kind), cedar.String(id))
@@ -72,10 +74,13 @@ func (r *Resource) uid() types.EntityUID {
 
 // parent returns the namespace that r is in.
 func (r *Resource) parent() (types.EntityUID, bool) {
-	return namespaceUID(r.Namespace), r.Kind == KindEventType || r.Kind == KindFunction
+	return namespaceUID(r.Namespace), r.Kind == KindEventType || r.Kind == KindFunction || r.Kind == KindGrant
 }
 
 func (r *Resource) entity(uid types.EntityUID) cedar.Entity {
+	if r.Kind == KindGrant {
+		return r.grant(uid)
+	}
 	e := cedar.Entity{UID: uid, Attributes: cedar.NewRecord(cedar.RecordMap{
 		"name": cedar.String(r.Name), "namespace": cedar.String(r.Namespace),
 	})}
@@ -83,6 +88,19 @@ func (r *Resource) entity(uid types.EntityUID) cedar.Entity {
 		e.Parents = cedar.NewEntityUIDSet(parent)
 	}
 	return e
+}
+
+// grant is the entity of a grant, which is in its function.
+func (r *Resource) grant(uid types.EntityUID) cedar.Entity {
+	function, name, _ := strings.Cut(r.Name, "/")
+	attributes := cedar.RecordMap{
+		"name": cedar.String(name), "function": cedar.String(function), "namespace": cedar.String(r.Namespace),
+	}
+	if r.Grant != "" {
+		attributes["kind"] = cedar.String(r.Grant)
+	}
+	of := Resource{Kind: KindFunction, Namespace: r.Namespace, Name: function}
+	return cedar.Entity{UID: uid, Attributes: cedar.NewRecord(attributes), Parents: cedar.NewEntityUIDSet(of.uid(), namespaceUID(r.Namespace))}
 }
 
 func (p *Principal) entity(id string) cedar.Entity {
@@ -94,6 +112,9 @@ func (p *Principal) entity(id string) cedar.Entity {
 		}
 		attributes := cedar.RecordMap{
 			"name": cedar.String(name), "namespace": cedar.String(p.Namespace), "eventTypes": texts(p.EventTypes),
+		}
+		if len(p.Grants) > 0 {
+			attributes["grants"], attributes["invokes"] = texts(p.Grants), texts(p.Invokes)
 		}
 		if p.Revision != "" {
 			attributes["revision"] = cedar.String(p.Revision)
@@ -211,6 +232,9 @@ func (c *Context) record(parts ContextPart, cause types.Value) cedar.Record {
 			r["subject"] = cedar.String(e.Subject)
 		}
 		m["event"] = cedar.NewRecord(r)
+	}
+	if c.Op != "" && parts&PartOp != 0 {
+		m["op"] = cedar.String(c.Op)
 	}
 	return cedar.NewRecord(m)
 }

@@ -13,7 +13,7 @@ import (
 var resourceKinds = []struct {
 	word string
 	kind Kind
-}{{"event_type", KindEventType}, {"function", KindFunction}, {"namespace", KindNamespace}, {"server", KindServer}}
+}{{"event_type", KindEventType}, {"function", KindFunction}, {"namespace", KindNamespace}, {"server", KindServer}, {"grant", KindGrant}}
 
 // ParseResource parses a resource as people name it: "event_type:shop/order.created", "function:shop/price",
 // "namespace:shop" or "server".
@@ -45,9 +45,15 @@ func ParseResource(s string) (Resource, error) {
 	if !found {
 		return Resource{}, fmt.Errorf("want the namespace and a slash before the name, %q", word+":default/"+first)
 	}
-	if word == "function" {
+	switch word {
+	case "function":
 		_, err = ident.ParseFunctionName(rest)
-	} else {
+	case "grant":
+		function, grant, _ := strings.Cut(rest, "/")
+		if _, err = ident.ParseFunctionName(function); err == nil {
+			_, err = ident.ParseGrantName(grant)
+		}
+	default:
 		_, err = ident.ParseEventType(rest)
 	}
 	return Resource{Kind: resourceKinds[i].kind, Namespace: ns, Name: rest}, err
@@ -62,6 +68,8 @@ func (r Resource) String() string {
 		return "function:" + string(r.Namespace) + "/" + r.Name
 	case KindNamespace:
 		return "namespace:" + r.Name
+	case KindGrant:
+		return "grant:" + string(r.Namespace) + "/" + r.Name
 	case KindServer:
 		return "server"
 	case KindToken, KindUser, KindService:

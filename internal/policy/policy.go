@@ -50,6 +50,7 @@ const (
 	ManageTokens        Action = "manageTokens"
 	ManageNamespaces    Action = "manageNamespaces"
 	ManagePerimeters    Action = "managePerimeters"
+	UseGrant            Action = "useGrant"
 )
 
 // Role is what a principal may do, before its namespace and its event types narrow it.
@@ -68,7 +69,7 @@ func Actions() []Action {
 	return []Action{
 		Publish, Invoke, ReadEvents, ReadEventData, Deploy, ReadFunctions, ReadLogs, ManageSubscriptions,
 		ReadDeadLetters, ManageDeadLetters, ReadStatus, ReadPolicies, ManagePolicies, ReadMetrics, ManageTokens,
-		ManageNamespaces, ManagePerimeters,
+		ManageNamespaces, ManagePerimeters, UseGrant,
 	}
 }
 
@@ -87,6 +88,7 @@ const (
 	KindEventType Kind = "EventType"
 	KindNamespace Kind = "Namespace"
 	KindServer    Kind = "Server"
+	KindGrant     Kind = "Grant"
 )
 
 // Limits of what a question may hold. One that holds more is denied.
@@ -113,6 +115,9 @@ type Principal struct {
 	Attenuated bool
 	// Revision is that of a function.
 	Revision string
+	// Grants are the names of a function's grants that it uses while it runs, and Invokes the functions that they let it call.
+	Grants  []string
+	Invokes []ident.FunctionName
 	// Groups are those that policies name as Group::"…". What an identity provider says MUST be qualified by
 	// access before it gets here, if two of them may use one name.
 	Groups []string
@@ -150,6 +155,13 @@ type Resource struct {
 	Kind      Kind
 	Namespace ident.Namespace
 	Name      string
+	// Grant is the kind of a grant, "http" for instance, as far as it is known.
+	Grant string
+}
+
+// OfGrant returns the resource that a grant of a function is.
+func OfGrant(ns ident.Namespace, function ident.FunctionName, name, kind string) Resource {
+	return Resource{Kind: KindGrant, Namespace: ns, Name: string(function) + "/" + name, Grant: kind}
 }
 
 // OfNamespace returns the resource that a whole namespace is.
@@ -168,7 +180,7 @@ func (r *Resource) well() bool {
 		return r.Namespace != "" && r.Name == string(r.Namespace)
 	case KindServer:
 		return r.Namespace == ""
-	case KindEventType, KindFunction:
+	case KindEventType, KindFunction, KindGrant:
 		return r.Namespace != ""
 	case KindToken, KindUser, KindService:
 	}
@@ -195,6 +207,8 @@ type Context struct {
 	Transport Transport
 	Cause     *Cause // of a function's request
 	Event     *Event // of a publish
+	// Op is what is to be done with a grant, of its kind: "query" for instance; "" is not known.
+	Op string
 }
 
 // Cause is who is behind the request of a function.
@@ -285,6 +299,11 @@ func (p *Principal) Digest() [sha256.Size]byte {
 	for _, t := range p.EventTypes {
 		add(string(t))
 	}
+	list(p.Grants)
+	b = binary.AppendUvarint(b, uint64(len(p.Invokes)))
+	for _, f := range p.Invokes {
+		add(string(f))
+	}
 	list(p.Groups)
 	if c := p.Claims; c != nil {
 		add("claims")
@@ -313,7 +332,7 @@ func principalPrefix(k Kind) string {
 		return "service:"
 	case KindFunction:
 		return "function:"
-	case KindEventType, KindNamespace, KindServer:
+	case KindEventType, KindNamespace, KindServer, KindGrant:
 	}
 	return ""
 }

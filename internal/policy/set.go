@@ -220,7 +220,7 @@ func (s *Set) Reads(a Action, r Resource) ContextPart {
 func (s *Set) policyReads(a Action, r *Resource) (parts ContextPart) {
 	for _, x := range []*index{s.server, s.own[r.Namespace]} {
 		if x != nil && x.byAction[a] != nil {
-			parts |= x.byAction[a].reads
+			parts |= x.byAction[a].readsAbout(r)
 		}
 	}
 	return parts

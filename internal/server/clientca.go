@@ -7,11 +7,14 @@ import (
 	"crypto/x509"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"time"
 
+	"sallyport/api"
 	"sallyport/internal/access"
 	"sallyport/internal/manifest"
 	"sallyport/internal/problem"
+	"sallyport/internal/telemetry"
 )
 
 const (
@@ -50,7 +53,7 @@ func (s *server) newAuthority(m *manifest.ClientCA) (*access.Authority, error) {
 	a := &access.Authority{Name: m.Name, Roots: roots, Map: nameMap(m.Map)}
 	if m.CRLFile != "" {
 		a.Revoked = &access.Revocations{}
-		list := &crlFile{path: m.CRLFile, issuers: roots, to: a.Revoked}
+		list := &crlFile{name: m.Name, path: m.CRLFile, issuers: roots, to: a.Revoked}
 		if _, err := list.reload(); err != nil {
 			return nil, problem.New(problem.Invalid, "server.crl_unusable", "cannot use the revocation list %s: %v", m.CRLFile, err).
 				WithHint("it must be a list of the CA in %s, in PEM or DER, that has a next update", m.File).WithCause(err)
@@ -81,6 +84,8 @@ type crlFile struct {
 	issuers []*x509.Certificate
 	to      *access.Revocations
 	last    []byte
+	name    string // of the CA
+	failed  atomic.Int64
 }
 
 // reload reads the file, and reports whether it was another one than before.
@@ -113,9 +118,36 @@ func (c *crlFile) run(ctx context.Context, log *slog.Logger) {
 		}
 		switch changed, err := c.reload(); {
 		case err != nil:
+			c.failed.Add(1)
 			log.ErrorContext(ctx, "revocation list not read; the one before stays in use until its next update", "file", c.path, "error", err)
 		case changed:
 			log.InfoContext(ctx, "revocation list read", "file", c.path)
 		}
 	}
+}
+
+// credentialStatus returns how fresh is what the credentials of callers are checked with, as the API shows it.
+func (s *server) credentialStatus() (issuers []api.IssuerStatus, lists []api.RevocationStatus) {
+	for _, is := range s.issuers {
+		f := is.Freshness()
+		issuers = append(issuers, api.IssuerStatus{URL: is.URL(), Keys: f.Keys, Refreshed: f.Fetched.UTC(), Failures: f.Failures})
+	}
+	for _, l := range s.clientCAs.lists {
+		revoked, issued, until := l.to.Freshness()
+		lists = append(lists, api.RevocationStatus{Authority: l.name, Revoked: revoked, Issued: issued.UTC(), NextUpdate: until.UTC(), Failures: l.failed.Load()})
+	}
+	return issuers, lists
+}
+
+// credentialSample is credentialStatus for the metrics.
+func (s *server) credentialSample() telemetry.Credentials {
+	var out telemetry.Credentials
+	issuers, lists := s.credentialStatus()
+	for _, is := range issuers {
+		out.Issuers = append(out.Issuers, telemetry.CredentialSource{Name: is.URL, Count: is.Keys, Since: is.Refreshed, Failures: is.Failures})
+	}
+	for _, l := range lists {
+		out.Revocations = append(out.Revocations, telemetry.CredentialSource{Name: l.Authority, Count: l.Revoked, Since: l.Issued, Until: l.NextUpdate, Failures: l.Failures})
+	}
+	return out
 }

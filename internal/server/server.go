@@ -249,9 +249,15 @@ func (s *server) openSpaces(ctx context.Context) error {
 		return err
 	}
 	s.spaces = newSpaces(s)
+	s.later(func() error { // after the spaces: what a function waits for is abandoned with it
+		if s.deployer == nil {
+			return nil
+		}
+		return s.deployer.Close()
+	})
 	s.later(s.spaces.close)
 	s.deployer, err = deploy.New(ctx, deploy.Config{
-		Apps: apps, Blobs: blobs, Memory: s.cfg.Settings.Cells.Memory, Engine: s.cells.engine, End: s.spaces.end, Logger: s.log,
+		Apps: apps, Blobs: blobs, Memory: s.cfg.Settings.Cells.Memory, Engine: s.cells.engine, End: s.spaces.end, Grants: s.grants(), Logger: s.log,
 	})
 	if err != nil {
 		return err
@@ -297,6 +303,7 @@ func (s *server) serve(ctx context.Context) error {
 		return err
 	}
 	s.metrics.Sampled(s.sample)
+	s.metrics.Checked(s.credentialSample)
 	listener, err := listen(ctx, settings.Listen)
 	if err != nil {
 		return err
@@ -421,8 +428,9 @@ func (s *server) status(ctx context.Context) api.Status {
 	if err != nil {
 		s.log.WarnContext(ctx, "read free space", "error", err)
 	}
+	issuers, lists := s.credentialStatus()
 	return api.Status{
-		Version: s.cfg.Version, Mode: s.cfg.Mode, Started: s.started,
+		Version: s.cfg.Version, Mode: s.cfg.Mode, Started: s.started, Issuers: issuers, RevocationLists: lists,
 		DataDir: absolute(s.dir), DiskFree: free, Resident: resident(),
 		Cells: s.cells.status(),
 	}

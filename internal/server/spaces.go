@@ -28,6 +28,7 @@ type space struct {
 	stop     context.CancelFunc
 	running  sync.WaitGroup
 	meter    *meter.Meter
+	uses     *meter.Uses
 	journal  *eventlog.Journal
 	lines    *eventlog.Journal
 }
@@ -124,6 +125,13 @@ func (x *spaces) start(ctx context.Context, ns ident.Namespace) (sp *space, err 
 	if sp.meter, err = meter.Open(ctx, used, s.log); err != nil {
 		return sp, err
 	}
+	grantUses, err := s.bucket(ctx, ns, "grant-uses")
+	if err != nil {
+		return sp, err
+	}
+	if sp.uses, err = meter.OpenUses(ctx, grantUses, s.log); err != nil {
+		return sp, err
+	}
 	sp.Dispatch, err = dispatch.New(ctx, dispatch.Config{
 		Namespace: ns, Log: sp.Log, Journal: sp.journal, Snapshots: snapshots, DeadLetters: letters,
 		CanDeliver: func(t ident.EventType, f ident.FunctionName) error { return s.guard.CanDeliver(ns, t, f) },
@@ -175,6 +183,9 @@ func (sp *space) close() error {
 	var errs []error
 	if sp.meter != nil {
 		errs = append(errs, sp.meter.Close())
+	}
+	if sp.uses != nil {
+		errs = append(errs, sp.uses.Close())
 	}
 	if sp.Lines != nil {
 		errs = append(errs, sp.Lines.Close())

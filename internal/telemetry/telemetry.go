@@ -24,6 +24,8 @@ const (
 	nameAttempt    = "sallyport_attempt_seconds"
 	nameInvoked    = "sallyport_invocations_total"
 	nameInvocation = "sallyport_invocation_seconds"
+	nameGrantUses  = "sallyport_grant_uses_total"
+	nameGrantUse   = "sallyport_grant_use_seconds"
 	nameEvents     = "sallyport_events"
 	nameDiskFree   = "sallyport_disk_free_bytes"
 	nameWorkers    = "sallyport_workers_lost_total"
@@ -43,6 +45,8 @@ type Metrics struct {
 	attempt  prometheus.Histogram
 	invoked  *prometheus.CounterVec
 	took     *prometheus.HistogramVec
+	uses     *prometheus.CounterVec
+	useTook  *prometheus.HistogramVec
 }
 
 // NewMetrics returns the metrics of a server of this version.
@@ -69,9 +73,15 @@ func NewMetrics(version string) *Metrics {
 	m.took = prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name: nameInvocation, Help: "Time of an invocation of a function.", Buckets: prometheus.ExponentialBuckets(0.0000625, 4, 10),
 	}, []string{"namespace", "function"})
+	m.uses = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: nameGrantUses, Help: "Uses of grants by functions, by kind of grant and by the code of the problem, which is empty for those that were served.",
+	}, []string{"namespace", "kind", "code"})
+	m.useTook = prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: nameGrantUse, Help: "Time of the use of a grant.", Buckets: prometheus.ExponentialBuckets(0.0000625, 4, 10),
+	}, []string{"namespace", "kind"})
 	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: nameBuild, Help: "Always 1.", ConstLabels: prometheus.Labels{"version": version}})
 	build.Set(1)
-	m.registry.MustRegister(m.accepted, m.refused, m.commit, m.batch, m.bytes, m.attempts, m.attempt, m.invoked, m.took, build,
+	m.registry.MustRegister(m.accepted, m.refused, m.commit, m.batch, m.bytes, m.attempts, m.attempt, m.invoked, m.took, m.uses, m.useTook, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -116,6 +126,12 @@ func (m *Metrics) Invoked(ns string) func(function, outcome string, cold bool, t
 		m.invoked.WithLabelValues(ns, function, outcome, start).Inc()
 		m.took.WithLabelValues(ns, function).Observe(took.Seconds())
 	}
+}
+
+// GrantUsed counts a use of a grant. Kinds and codes are closed sets.
+func (m *Metrics) GrantUsed(ns, kind, code string, took time.Duration) {
+	m.uses.WithLabelValues(ns, kind, code).Inc()
+	m.useTook.WithLabelValues(ns, kind).Observe(took.Seconds())
 }
 
 // Refused counts a request that ended in a problem. Codes are a closed set.

@@ -153,3 +153,32 @@ func BenchmarkAttempted(b *testing.B) {
 		attempted("done", time.Millisecond)
 	}
 }
+
+// TestCredentials: what is not known is not shown as a time long ago.
+func TestCredentials(t *testing.T) {
+	t.Parallel()
+	m := telemetry.NewMetrics("v")
+	at := time.Unix(1_700_000_000, 0)
+	m.Checked(func() telemetry.Credentials {
+		return telemetry.Credentials{
+			Issuers:     []telemetry.CredentialSource{{Name: "https://a", Count: 2, Since: at, Failures: 1}, {Name: "https://b", Failures: 3}},
+			Revocations: []telemetry.CredentialSource{{Name: "shop", Count: 4, Since: at, Until: at.Add(time.Second)}},
+		}
+	})
+	var got []string
+	for _, line := range scrape(t, m) {
+		if strings.HasPrefix(line, "sallyport_issuer") || strings.HasPrefix(line, "sallyport_revocation") {
+			got = append(got, strings.TrimPrefix(line, "sallyport_"))
+		}
+	}
+	want := []string{
+		`issuer_keys{issuer="https://a"} 2`, `issuer_keys{issuer="https://b"} 0`,
+		`issuer_refresh_failures_total{issuer="https://a"} 1`, `issuer_refresh_failures_total{issuer="https://b"} 3`,
+		`issuer_refreshed_timestamp_seconds{issuer="https://a"} 1.7e+09`,
+		`revocation_entries{ca="shop"} 4`, `revocation_issued_timestamp_seconds{ca="shop"} 1.7e+09`,
+		`revocation_next_update_timestamp_seconds{ca="shop"} 1.700000001e+09`, `revocation_read_failures_total{ca="shop"} 0`,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("metrics (-want +got):\n%s", diff)
+	}
+}

@@ -8,9 +8,13 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/go-json-experiment/json"
+
+	"sallyport/api"
 	"sallyport/client"
 	"sallyport/internal/testkit"
 )
@@ -85,6 +89,20 @@ func TestIssuer(t *testing.T) {
 	if got := ask(is.Token(team)); got != http.StatusServiceUnavailable && got != http.StatusUnauthorized {
 		t.Errorf("an unknown key with the issuer down: %d; want 503 or 401", got)
 	}
+	// Who may read the server's status sees it, and how fresh the keys are; nobody else does.
+	var status api.Status
+	s.MustDo(t, "GET", "/v1/status", nil).Decode(t, http.StatusOK, &status)
+	if len(status.Issuers) != 1 || status.Issuers[0].URL != is.URL || status.Issuers[0].Keys == 0 || status.Issuers[0].Refreshed.IsZero() {
+		t.Errorf("the status of issuers is %+v", status.Issuers)
+	}
+	if a := s.MustDo(t, "GET", "/metrics", nil); !strings.Contains(string(a.Body), "sallyport_issuer_refreshed_timestamp_seconds{issuer=\""+is.URL) {
+		t.Error("the metrics do not name the issuer")
+	}
+	status = api.Status{}
+	s.MustDo(t, "GET", "/v1/status", nil, "Authorization", "Bearer "+known).Decode(t, http.StatusOK, &status)
+	if len(status.Namespaces) != 1 || len(status.Issuers) != 0 {
+		t.Errorf("a developer of one namespace sees %+v", status)
+	}
 }
 
 // TestClientCertificate holds the real binary to what a client certificate proves, in handshakes and on a connection that
@@ -154,6 +172,15 @@ namespace = "default"
 		if got := ask(tc.client, tc.auth); got != tc.want {
 			t.Errorf("%s: %d; want %d", name, got, tc.want)
 		}
+	}
+	var status struct {
+		Lists []struct {
+			Authority string `json:"authority"`
+			Revoked   int    `json:"revoked"`
+		} `json:"revocation_lists"`
+	}
+	if body := s.MustDo(t, "GET", "/v1/status", nil).Body; json.Unmarshal(body, &status) != nil || len(status.Lists) != 1 || status.Lists[0].Authority != "shop" || status.Lists[0].Revoked != 0 {
+		t.Errorf("the status of revocation lists is %s", body)
 	}
 	certFile, keyFile := testkit.WritePair(t, api)
 	c, err := client.New(client.Config{Server: s.Ready.URL, CAFile: s.Ready.CAFile, CertFile: certFile, KeyFile: keyFile})

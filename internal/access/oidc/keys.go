@@ -59,6 +59,7 @@ type keys struct {
 
 	current atomic.Pointer[keySet]
 	dropped atomic.Uint64 // how often a fetch ended a key
+	failed  atomic.Int64  // fetches
 
 	mu      sync.Mutex
 	fetch   *fetch // under way
@@ -167,6 +168,8 @@ func (k *keys) complete(ctx context.Context, f *fetch) {
 		if before := k.current.Swap(set); before != nil && !set.holds(before) {
 			k.dropped.Add(1)
 		}
+	} else {
+		k.failed.Add(1)
 	}
 	k.mu.Lock()
 	k.fetch = nil

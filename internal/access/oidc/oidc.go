@@ -114,6 +114,22 @@ func NewIssuer(cfg Config, client Getter, log *slog.Logger) (*Issuer, error) {
 // URL returns the issuer's URL, which is its name.
 func (i *Issuer) URL() string { return i.cfg.URL }
 
+// Freshness is how fresh what is known of an issuer is.
+type Freshness struct {
+	Keys     int
+	Fetched  time.Time // zero: never
+	Failures int64     // fetches that failed, since the server began
+}
+
+// Freshness returns how fresh what is known of i is.
+func (i *Issuer) Freshness() Freshness {
+	out := Freshness{Failures: i.keys.failed.Load()}
+	if set := i.keys.current.Load(); set != nil {
+		out.Keys, out.Fetched = len(set.keys), set.fetched
+	}
+	return out
+}
+
 // Changes returns a number that grows when a key that was accepted is not accepted any more.
 func (i *Issuer) Changes() uint64 { return i.keys.dropped.Load() }
 

@@ -25,6 +25,16 @@ func (h *host) Log(uint32, []byte) { h.lines++ }
 func (h *host) Result(text []byte) { h.result = append(h.result[:0], text...) }
 func (h *host) Attempt() int       { return 1 }
 func (h *host) Deadline() int64    { return time.Now().Add(time.Second).UnixMilli() }
+func (h *host) Grants() []byte     { return nil }
+func (h *host) Waits() bool        { return false }
+func (h *host) Use(string, string, []byte, []byte) uint32 {
+	return 0
+}
+
+func (h *host) Answer(context.Context, time.Duration) (js.Answer, bool) {
+	return js.Answer{}, false
+}
+
 func (h *host) Random(p []byte) {
 	for i := range p {
 		h.random++

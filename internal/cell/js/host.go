@@ -1,6 +1,7 @@
 package js
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha1"
 	"crypto/sha256"
@@ -81,12 +82,14 @@ func hostFunctionTable() []hostFunction {
 		{'c', "classOf", hostClassOf},
 		{'d', "done", hostDone},
 		{'e', "encode", hostEncode},
+		{'g', "grants", hostGrants},
 		{'h', "digest", hostDigest},
 		{'l', "log", hostLog},
 		{'p', "elapsed", hostElapsed},
 		{'r', "random", hostRandom},
 		{'t', "deadline", hostDeadline},
 		{'u', "url", hostURL},
+		{'w', "use", hostUse},
 		{'x', "decode", hostDecode},
 	}
 }
@@ -220,6 +223,34 @@ func hostAttempt(_ context.Context, vm *VM, _ arguments) (value, error) {
 // hostDeadline returns a decimal number, which has more digits than an integer of a script may have.
 func hostDeadline(ctx context.Context, vm *VM, _ arguments) (value, error) {
 	return vm.newString(ctx, strconv.AppendInt(nil, vm.host.Deadline(), 10))
+}
+
+// hostGrants returns the JSON of the function's grants.
+func hostGrants(ctx context.Context, vm *VM, _ arguments) (value, error) {
+	return vm.newString(ctx, vm.host.Grants())
+}
+
+// hostUse is use(grant, op, request, body): it begins a use of a grant, with a JSON text and maybe a Uint8Array, and returns its
+// number, or 0.
+func hostUse(ctx context.Context, vm *VM, args arguments) (value, error) {
+	var texts [3][]byte
+	for i := range texts {
+		err := vm.text(ctx, args.at(uint32(i)), func(_ uint32, text []byte) error {
+			texts[i] = bytes.Clone(text)
+			return nil
+		})
+		if err != nil {
+			return 0, err
+		}
+	}
+	var body []byte
+	if v := args.at(3); v != vm.state.undefined {
+		var err error
+		if _, body, err = vm.bytes(ctx, v); err != nil {
+			return 0, err
+		}
+	}
+	return vm.integer(int32(vm.host.Use(string(texts[0]), string(texts[1]), texts[2], body))), nil
 }
 
 // hostElapsed returns how many microseconds passed since the event, or the loading, began.

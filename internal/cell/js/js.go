@@ -10,7 +10,11 @@
 // it takes from the Host. Where QuickJS comes from is in ORIGIN.md. Caller: cell.
 package js
 
-import "embed"
+import (
+	"context"
+	"embed"
+	"time"
+)
 
 //go:embed quickjs.wasm
 var code []byte
@@ -28,7 +32,7 @@ var preludeSources embed.FS
 // expression: a function of the host's functions and of an object in which the parts leave what others
 // need of them.
 func preludeParts() []string {
-	return []string{"base", "timers", "encoding", "events", "clone", "url", "crypto", "console", "room", "main"}
+	return []string{"base", "timers", "encoding", "events", "clone", "url", "crypto", "console", "grants", "room", "main"}
 }
 
 // Code returns the WebAssembly module in which scripts run. It must not be changed.
@@ -49,6 +53,21 @@ type Host interface {
 	// Attempt returns the number of this try, and Deadline when it ends, in Unix milliseconds.
 	Attempt() int
 	Deadline() int64
+	// Grants returns the JSON of the function's grants: their kinds, by their names; nothing when there are none.
+	Grants() []byte
+	// Use begins a use of a grant and returns its number; 0 when none can be begun, as while a script is loaded.
+	Use(grant, op string, request, body []byte) uint32
+	// Waits reports whether there are uses whose answers were not taken, and Answer takes one. It waits for at most wait when that is not
+	// negative, and while ctx lasts.
+	Waits() bool
+	Answer(ctx context.Context, wait time.Duration) (Answer, bool)
+}
+
+// Answer is what came of a use of a grant.
+type Answer struct {
+	Number     uint32
+	JSON, Body []byte
+	Failed     bool
 }
 
 // Exception is what a script threw where it may not.

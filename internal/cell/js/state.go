@@ -8,7 +8,7 @@ const StateBytes = 4*len32 + 8*len64
 // How many numbers of each size a State has.
 const (
 	len32 = 4 + 5
-	len64 = 5
+	len64 = 6
 )
 
 // words returns the numbers of s.
@@ -17,7 +17,7 @@ func (s *State) words() (small [len32]*uint32, large [len64]*value) {
 			&s.context, &s.scratch, &s.buffer, &s.eventName,
 			&s.tags.undefined, &s.tags.exception, &s.tags.integer, &s.tags.text, &s.tags.rope,
 		}, [len64]*value{
-			&s.undefined, &s.use, &s.handle, &s.timer, &s.describe,
+			&s.undefined, &s.use, &s.handle, &s.timer, &s.describe, &s.answer,
 		}
 }
 

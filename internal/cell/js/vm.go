@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"time"
+	"unicode/utf8"
 
 	wasm "github.com/tetratelabs/wazero/api"
 )
@@ -60,6 +61,7 @@ type State struct {
 	tags                                tags
 	undefined                           value
 	use, handle, timer, describe        value // functions of the prelude
+	answer                              value
 }
 
 // VM is QuickJS in one instance. It is not safe for concurrent use.
@@ -244,7 +246,7 @@ func (vm *VM) install(ctx context.Context) error {
 			return err
 		}
 	}
-	for i, to := range []*value{&vm.state.use, &vm.state.handle, &vm.state.timer, &vm.state.describe} {
+	for i, to := range []*value{&vm.state.use, &vm.state.handle, &vm.state.timer, &vm.state.describe, &vm.state.answer} {
 		if *to, err = vm.element(ctx, entries, i); err != nil {
 			return err
 		}
@@ -302,7 +304,7 @@ func (vm *VM) load(ctx context.Context, name string, script []byte) error {
 		if uint32(state) != promisePending {
 			return vm.loaded(ctx, promise, uint32(state) == promiseRejected)
 		}
-		if err := vm.waitForTimer(ctx); err != nil {
+		if err := vm.wait(ctx); err != nil {
 			return err
 		}
 	}
@@ -365,7 +367,7 @@ func (vm *VM) Handle(ctx context.Context, event []byte) error {
 		if vm.done {
 			return vm.unhandled(ctx)
 		}
-		if err := vm.waitForTimer(ctx); err != nil {
+		if err := vm.wait(ctx); err != nil {
 			return err
 		}
 	}
@@ -398,20 +400,30 @@ func (vm *VM) drain(ctx context.Context) error {
 	}
 }
 
-// waitForTimer runs the timer that is due, or sleeps until one is.
-func (vm *VM) waitForTimer(ctx context.Context) error {
-	wait, err := vm.apply(ctx, vm.state.timer)
+// wait runs the timer that is due, or waits until one is or an answer to a use of a grant has come, and hands that over.
+func (vm *VM) wait(ctx context.Context) error {
+	timer, err := vm.apply(ctx, vm.state.timer)
 	if err != nil {
 		return err
 	}
-	microseconds := int32(wait)
-	if microseconds < 0 {
-		return errors.Join(vm.unhandled(ctx), ErrNeverSettles)
-	}
+	microseconds := int32(timer)
 	if microseconds == 0 {
 		return ctx.Err()
 	}
-	t := time.NewTimer(time.Duration(microseconds) * time.Microsecond)
+	wait := time.Duration(-1)
+	if microseconds > 0 {
+		wait = time.Duration(microseconds) * time.Microsecond
+	}
+	if vm.host.Waits() {
+		if answer, ok := vm.host.Answer(ctx, wait); ok {
+			return vm.answered(ctx, answer)
+		}
+		return ctx.Err()
+	}
+	if microseconds < 0 {
+		return errors.Join(vm.unhandled(ctx), ErrNeverSettles)
+	}
+	t := time.NewTimer(wait)
 	defer t.Stop()
 	select {
 	case <-t.C:
@@ -419,6 +431,37 @@ func (vm *VM) waitForTimer(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// answered hands an answer to the prelude: its number, negative when the use failed, its JSON and its bytes.
+func (vm *VM) answered(ctx context.Context, a Answer) error {
+	number := int32(a.Number)
+	if a.Failed {
+		number = -number
+	}
+	if !utf8.Valid(a.JSON) {
+		return errors.New("BUG: an answer to a use of a grant is no text")
+	}
+	text, err := vm.newString(ctx, a.JSON)
+	if err != nil {
+		return err
+	}
+	body := vm.state.undefined
+	if len(a.Body) > 0 {
+		if body, err = vm.newBytes(ctx, a.Body); err != nil {
+			return err
+		}
+	}
+	_, err = vm.apply(ctx, vm.state.answer, vm.integer(number), text, body)
+	return err
+}
+
+// newBytes returns p as a Uint8Array of the script.
+func (vm *VM) newBytes(ctx context.Context, p []byte) (value, error) {
+	return vm.placed(ctx, p, func(ptr uint32) (value, error) {
+		v, err := vm.call(ctx, fnNewBytes, uint64(vm.state.context), uint64(ptr), uint64(len(p)))
+		return value(v), err
+	})
 }
 
 // unhandled returns the first rejection nobody handled, as an exception.

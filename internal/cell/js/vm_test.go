@@ -75,7 +75,7 @@ const (
 	small = `export default async (event, ctx) => { ctx.log(event.data.id); return [{ type: "a.b", data: { ...event.data, at: Date.now() } }] }`
 	// maxSmall is how many bytes of the memory such a script may change, so that ten thousand of them fit into
 	// a small machine.
-	maxSmall = 12 << 10
+	maxSmall = 13 << 10
 )
 
 // difference returns how many bytes of memory are not as in image, in units of a processor's cache line.

@@ -100,6 +100,7 @@ const (
 	KindDone, KindFailed, KindLoad, KindInvoke  = uint8(kindDone), uint8(kindFailed), uint8(kindLoad), uint8(kindInvoke)
 	KindCancel, KindHand                        = uint8(kindCancel), uint8(kindHand)
 	KindCompile, KindCompiled                   = uint8(kindCompile), uint8(kindCompiled)
+	KindUse, KindWaits, KindAnswer              = uint8(kindUse), uint8(kindWaits), uint8(kindAnswer)
 )
 
 // Frame returns the bytes of a frame.
@@ -183,3 +184,17 @@ func (f Fake) GreetWith(stands bool) error {
 	_, err := f.Conn.Write(end(append(begin(nil, kindHello, 0), text...), 0))
 	return err
 }
+
+// UseBody is the body of a use frame.
+func UseBody(number uint32, u cell.GrantUse) []byte { return encodeUse(nil, 0, number, u)[headBytes:] }
+
+// AnswerBody is the body of an answer frame.
+func AnswerBody(number uint32, a cell.GrantAnswer) []byte {
+	return encodeAnswer(nil, 0, number, a)[headBytes:]
+}
+
+// The decoders of uses and answers.
+var (
+	DecodeUse    = decodeUse
+	DecodeAnswer = decodeAnswer
+)

@@ -25,8 +25,8 @@ const (
 	kindHand   kind = 5 // id: the question that a load frame comes with next; body: compiled code for it
 	// kindCompile is for a compiler process alone. id: question; body: what to compile.
 	kindCompile kind = 6
-	// From a worker to the server. What a guest asks of the server comes here too, once there is
-	// something to ask for.
+	kindAnswer  kind = 7 // id: invocation; body: what came of a use of a grant
+	// From a worker to the server.
 	kindHello   kind = 64 // body: what the worker is and which walls stand around it
 	kindLoaded  kind = 65 // id: question; body: what it is
 	kindRefused kind = 66 // id: question; body: a failure
@@ -35,6 +35,8 @@ const (
 	kindFailed  kind = 69 // id: invocation; body: usage and failure
 	// kindCompiled is from a compiler process. id: question; body: compiled code.
 	kindCompiled kind = 70
+	kindUse      kind = 71 // id: invocation; body: a use of a grant
+	kindWaits    kind = 72 // id: invocation; body: whether it waits for answers and computes nothing
 )
 
 // Lengths, in bytes.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -26,6 +27,8 @@ type lane struct {
 	conn io.ReadWriteCloser
 	in   reader
 	out  []byte
+	// writing is held by who writes: an event, or an answer to a use of a grant, which may come from several goroutines.
+	writing sync.Mutex
 	// overdue is when the answer that is waited for is overdue, in Unix nanoseconds; 0 when none is.
 	overdue atomic.Int64
 }
@@ -63,14 +66,23 @@ func (l *link) leaveLane(ln *lane) {
 func (l *link) alongLane(ctx context.Context, ln *lane, id uint64, f *Function, in cell.Input) (*frame, error) {
 	ln.overdue.Store(time.Now().Add(f.limits.Timeout + l.grace).UnixNano())
 	ln.out = encodeInvoke(ln.out[:0], id, f.id, in)
-	if _, err := ln.conn.Write(ln.out); err != nil {
+	if err := ln.write(ln.out); err != nil {
 		return nil, l.lost(fmt.Errorf("write to the worker: %w", err))
 	}
 	stop := context.AfterFunc(ctx, func() { l.cancel(id) })
 	defer stop()
 	left := f.limits.LogBytes + lineRoom
+	asked := newDesk(ctx, f, &in, func(number uint32, a cell.GrantAnswer) {
+		_ = ln.write(encodeAnswer(nil, id, number, a)) // whoever waits for the result meets the error
+	})
+	defer asked.close()
 	for {
-		answer, err := ln.in.next(func(k kind, of uint64) (int, error) { return mostAlong(k, of, id, f.limits) })
+		answer, err := ln.in.next(func(k kind, of uint64) (int, error) { return mostAlong(k, of, id, f.limits, asked) })
+		if err == nil && (answer.kind == kindUse || answer.kind == kindWaits) {
+			if err = asked.take(answer, true); err == nil {
+				continue
+			}
+		}
 		if err != nil {
 			return nil, l.lost(err)
 		}
@@ -92,7 +104,7 @@ func (l *link) alongLane(ctx context.Context, ln *lane, id uint64, f *Function, 
 }
 
 // mostAlong says how long a frame on a lane may be, on which id is handled.
-func mostAlong(k kind, of, id uint64, limits cell.Limits) (int, error) {
+func mostAlong(k kind, of, id uint64, limits cell.Limits, asked *desk) (int, error) {
 	if of != id {
 		return 0, broken("a frame of kind %d is about %d on the lane of %d", k, of, id)
 	}
@@ -103,8 +115,17 @@ func mostAlong(k kind, of, id uint64, limits cell.Limits) (int, error) {
 		return doneBytes(limits), nil
 	case kindFailed:
 		return maxFailure, nil
+	case kindUse, kindWaits:
+		return asked.most(k)
 	}
 	return 0, broken("a frame of kind %d is on a lane", k)
+}
+
+func (ln *lane) write(frames []byte) error {
+	ln.writing.Lock()
+	defer ln.writing.Unlock()
+	_, err := ln.conn.Write(frames)
+	return err
 }
 
 // lost fails the link and says so.
@@ -115,11 +136,11 @@ func (l *link) lost(err error) error {
 
 // along is the worker's end of a lane: it handles one invocation after the other, until the server is gone.
 func (w *worker) along(ctx context.Context, conn *os.File) {
-	in := newReader(conn, laneBuffer)
+	in, ready := newReader(conn, laneBuffer), readable(conn)
 	var out []byte
 	for {
 		f, err := in.next(func(k kind, _ uint64) (int, error) {
-			if k != kindInvoke {
+			if k != kindInvoke && k != kindAnswer {
 				return 0, broken("a frame of kind %d is on a lane", k)
 			}
 			return mostAsked(k, 0)
@@ -130,9 +151,15 @@ func (w *worker) along(ctx context.Context, conn *os.File) {
 		if err != nil {
 			return
 		}
+		if f.kind == kindAnswer {
+			continue // it came too late for its invocation
+		}
 		fn, input, err := w.asked(f)
 		if err != nil {
 			panic("BUG: the server broke the protocol: " + err.Error())
+		}
+		if fn.Granted() {
+			input.Grants = &alongLane{asking: asking{id: f.id}, conn: conn, in: in, ready: ready}
 		}
 		input.Log = func(level, message string) {
 			_, _ = conn.Write(encodeLog(nil, f.id, level, message)) // the result meets the same error

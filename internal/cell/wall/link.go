@@ -63,6 +63,7 @@ type link struct {
 
 // call is what a worker was asked and has not answered.
 type call struct {
+	id      uint64
 	limits  cell.Limits
 	load    bool // a function, not an invocation
 	overdue time.Time
@@ -73,6 +74,8 @@ type call struct {
 	lines  []line
 	left   int // bytes of log that may still come
 	answer *frame
+	// desk takes what an invocation wants of grants; nil when it has none.
+	desk *desk
 }
 
 type line struct{ level, message string }
@@ -207,6 +210,8 @@ func (l *link) most(k kind, id uint64) (int, error) {
 		return 1 + maxLine, nil
 	case !c.load && k == kindDone:
 		return doneBytes(c.limits), nil
+	case !c.load && (k == kindUse || k == kindWaits):
+		return c.desk.most(k)
 	}
 	return 0, broken("a frame of kind %d is no answer to what was asked", k)
 }
@@ -215,10 +220,14 @@ func (l *link) most(k kind, id uint64) (int, error) {
 func (l *link) take(f frame) error {
 	l.mu.Lock()
 	c := l.calls[f.id]
-	if f.kind != kindLog {
+	asks := f.kind == kindUse || f.kind == kindWaits
+	if f.kind != kindLog && !asks {
 		delete(l.calls, f.id)
 	}
 	l.mu.Unlock()
+	if asks {
+		return c.desk.take(f, false)
+	}
 	if err := c.take(f); err != nil {
 		return err
 	}
@@ -258,6 +267,7 @@ func (l *link) ask(c *call, wait time.Duration, encode func(b []byte, id uint64)
 	}
 	l.next++
 	id = l.next
+	c.id = id
 	l.calls[id] = c
 	l.mu.Unlock()
 	if err := l.out.send(func(b []byte) []byte { return encode(b, id) }); err != nil {
@@ -492,6 +502,10 @@ const codeCanceled = "cell.canceled"
 // among has the worker handle one event that goes through the socket that all share.
 func (l *link) among(ctx context.Context, f *Function, in cell.Input) (*frame, error) {
 	c := &call{limits: f.limits, left: f.limits.LogBytes + lineRoom}
+	c.desk = newDesk(ctx, f, &in, func(number uint32, a cell.GrantAnswer) {
+		_ = l.out.send(func(b []byte) []byte { return encodeAnswer(b, c.id, number, a) }) // whoever waits for the result meets the error
+	})
+	defer c.desk.close()
 	id, err := l.ask(c, f.limits.Timeout+l.grace, func(b []byte, id uint64) []byte { return encodeInvoke(b, id, f.id, in) })
 	if err != nil {
 		return nil, err

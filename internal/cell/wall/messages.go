@@ -30,7 +30,9 @@ const (
 	// least, and the code of its largest module.
 	maxResident = 16 << 30
 	// maxLoad is the longest module with its source map, and the rest.
-	maxLoad = cell.MaxModuleBytes + cell.MaxSourceMapBytes + maxName + 256
+	maxLoad = cell.MaxModuleBytes + cell.MaxSourceMapBytes + maxName + 256 + maxGrants*(cell.MaxGrantText+maxCode+16)
+	// maxGrants is how many grants a function may have, in number: what a manifest may have.
+	maxGrants = 128
 	// maxEvent is the largest event: the largest request, and room for its attributes.
 	maxEvent = 16 << 20
 	// maxFailure is what a failure takes: some sentences, and places in an author's files.
@@ -52,6 +54,11 @@ func encodeLoad(b []byte, id, function uint64, spec cell.Spec, l cell.Limits) []
 		b = binary.AppendUvarint(b, uint64(v))
 	}
 	b = append(appendText(appendText(b, spec.Name), string(spec.Kind)), spec.Digest[:]...)
+	b = binary.AppendUvarint(b, uint64(len(spec.Grants)))
+	for _, g := range spec.Grants {
+		b = appendText(appendText(b, g.Name), g.Kind)
+		b = binary.AppendUvarint(binary.AppendUvarint(b, uint64(g.Request)), uint64(g.Reply))
+	}
 	b = slices.Grow(b, len(spec.SourceMap)+len(spec.Code)+2*binary.MaxVarintLen64) // once: code is long
 	return end(appendText(appendText(b, spec.SourceMap), spec.Code), start)
 }
@@ -66,6 +73,12 @@ func decodeLoad(body []byte) (function uint64, spec cell.Spec, l cell.Limits, er
 	}
 	spec.Name, spec.Kind = string(d.bytes(maxName)), api.ModuleKind(d.bytes(maxCode))
 	spec.Digest = d.digest()
+	for n := d.number(maxGrants); n > 0 && d.err == nil; n-- {
+		spec.Grants = append(spec.Grants, cell.GrantSpec{
+			Name: string(d.bytes(cell.MaxGrantText)), Kind: string(d.bytes(maxCode)),
+			Request: int(d.number(math.MaxInt32)), Reply: int(d.number(math.MaxInt32)),
+		})
+	}
 	spec.SourceMap, spec.Code = d.bytes(maxLoad), d.bytes(maxLoad)
 	if len(spec.Code) == 0 {
 		spec.Code = nil // the compiled form is all that was sent

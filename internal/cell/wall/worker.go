@@ -18,7 +18,7 @@ func serve(ctx context.Context, in reader, out *packer, lanes []*os.File, engine
 	ctx, stop := context.WithCancel(ctx)
 	w := &worker{
 		engine: engine, codes: codes, out: out,
-		functions: map[uint64]*cell.Function{}, running: map[uint64]context.CancelCauseFunc{},
+		functions: map[uint64]*cell.Function{}, running: map[uint64]context.CancelCauseFunc{}, answers: map[uint64]chan frame{},
 	}
 	defer w.background.Wait()
 	defer stop()
@@ -48,6 +48,8 @@ func mostAsked(k kind, _ uint64) (int, error) {
 		return maxCompiled + maxEntries*maxKey, nil
 	case kindInvoke:
 		return maxEvent + maxName, nil
+	case kindAnswer:
+		return maxReply + answerRoom, nil
 	case kindDrop, kindCancel:
 		return 0, nil
 	}
@@ -64,6 +66,8 @@ type worker struct {
 	mu        sync.Mutex
 	functions map[uint64]*cell.Function
 	running   map[uint64]context.CancelCauseFunc
+	// answers has, for the invocations of functions with grants, where answers to their uses go.
+	answers map[uint64]chan frame
 	// early are the ids of the last cancels that came for what does not run: it has ended, or it comes on a
 	// lane, which a cancel can overtake.
 	early     [earlyCancels]uint64
@@ -113,13 +117,38 @@ func (w *worker) take(ctx context.Context, f frame) error {
 		if err != nil {
 			return err
 		}
+		w.expect(f.id, fn, &in)
 		w.begin(ctx, f.id, func(ctx context.Context) { w.invoke(ctx, f.id, fn, in) })
+	case kindAnswer:
+		w.answer(f)
 	case kindCancel:
 		w.cancel(f.id)
 	case kindDrop:
 		w.drop(ctx, f.id)
 	}
 	return nil
+}
+
+// expect gives an invocation of a function with grants a way to use them.
+func (w *worker) expect(id uint64, fn *cell.Function, in *cell.Input) {
+	if !fn.Granted() {
+		return
+	}
+	g := &amongOthers{asking: asking{id: id}, w: w, answers: make(chan frame, cell.MaxUses)}
+	in.Grants = g
+	w.mu.Lock()
+	w.answers[id] = g.answers
+	w.mu.Unlock()
+}
+
+// answer hands an answer to the invocation that waits for it, or might have.
+func (w *worker) answer(f frame) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	select {
+	case w.answers[f.id] <- f:
+	default: // it is over
+	}
 }
 
 // cancel ends what runs under an id, now or as soon as it begins.
@@ -161,6 +190,7 @@ func (w *worker) enter(ctx context.Context, id uint64) (context.Context, context
 func (w *worker) leave(id uint64, cancel context.CancelCauseFunc) {
 	w.mu.Lock()
 	delete(w.running, id)
+	delete(w.answers, id)
 	w.mu.Unlock()
 	cancel(nil)
 }

@@ -7,7 +7,7 @@
   const { min } = Math;
   const { isView } = ArrayBuffer;
   const toString = String;
-  const { textOf, forgetTime, forgetSeed, wellFormed, slice, bytesOf, uncurried } = world;
+  const { loadGrants, grants, textOf, forgetTime, forgetSeed, wellFormed, slice, bytesOf, uncurried } = world;
   const NativePromise = Promise;
   const Buffer = ArrayBuffer;
   const then = uncurried(NativePromise.prototype.then);
@@ -103,6 +103,7 @@
     get deadline() { return Number(host.deadline()); },
     log: world.log,
     publish,
+    get grants() { return grants(); },
     Fail,
   });
 
@@ -123,6 +124,7 @@
     (namespace) => {
       forgetSeed();
       forgetTime();
+      loadGrants();
       handler = namespace.default;
       return typeof handler === "function" ? 1 : 0;
     },
@@ -144,5 +146,6 @@
     world.runTimer,
     // describe returns the JSON of whatever was thrown outside handle.
     (thrown) => stringify(failureOf(thrown)),
+    world.answered,
   ];
 })

@@ -1,0 +1,132 @@
+package cell_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"sallyport/api"
+	"sallyport/internal/cell"
+	"sallyport/internal/problem"
+)
+
+// granted are the grants of the functions of these tests.
+var granted = []cell.GrantSpec{{Name: "other", Kind: "invoke", Request: 1 << 10, Reply: 1 << 20}, {Name: "store", Kind: "kv", Request: 1 << 10, Reply: 40 << 20}}
+
+// loadGranted loads a script that has them.
+func loadGranted(t *testing.T, limits cell.Limits, code string) *cell.Function {
+	t.Helper()
+	engine := newEngine(t, nil)
+	fn, err := engine.Load(t.Context(), cell.Spec{Name: "fn.js", Kind: api.ModuleScript, Code: []byte(code), Grants: granted}, limits)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = fn.Close(context.Background()) })
+	return fn
+}
+
+// echoUse answers with what it was asked.
+func echoUse(_ context.Context, u cell.GrantUse) cell.GrantAnswer {
+	return cell.GrantAnswer{JSON: []byte(`{"grant":"` + u.Grant + `","op":"` + u.Op + `","request":` + string(u.Request) + `}`), Body: u.Body}
+}
+
+func TestGrantFromScript(t *testing.T) {
+	t.Parallel()
+	meet := make(chan struct{})
+	for _, test := range []struct {
+		name, handler, want string
+		use                 func(context.Context, cell.GrantUse) cell.GrantAnswer
+	}{
+		{"call", `const r = await ctx.grants.store.call("get", { key: "k" }, new Uint8Array([1, 2])); return [r.value, [...r.body]].toString() + JSON.stringify(r.value)`,
+			`"[object Object],1,2{\"grant\":\"store\",\"op\":\"get\",\"request\":{\"key\":\"k\"}}"`, echoUse},
+		{"kinds", `return Object.keys(ctx.grants).map((n) => n + ":" + ctx.grants[n].kind).join()`, `"other:invoke,store:kv"`, echoUse},
+		{"invoke", `return await ctx.grants.other.invoke({ a: 1 })`, `{"grant":"other","op":"invoke","request":{"data":{"a":1}}}`, echoUse},
+		{"unknown member", `return ctx.grants.nothing === undefined`, `true`, echoUse},
+		{"error", `try { await ctx.grants.store.call("get") } catch (e) { return [e.name, e.code, e.message, e.retry].join("|") }`,
+			`"GrantError|grant.test|it is busy|true"`, func(context.Context, cell.GrantUse) cell.GrantAnswer {
+				return cell.FailedUse(problem.New(problem.Unavailable, "grant.test", "it is busy"))
+			}},
+		{"error that nothing catches", `await ctx.grants.store.call("get")`, "", func(context.Context, cell.GrantUse) cell.GrantAnswer {
+			return cell.FailedUse(problem.New(problem.Unavailable, "grant.test", "it is busy"))
+		}},
+		// The two uses wait for each other: one after the other, they would never end.
+		{"at once", `const g = ctx.grants.store; return (await Promise.all([g.call("a"), g.call("b")])).map((r) => r.value).join()`, `"a,b"`,
+			func(ctx context.Context, u cell.GrantUse) cell.GrantAnswer {
+				select {
+				case meet <- struct{}{}:
+				case <-meet:
+				case <-ctx.Done():
+				}
+				return cell.GrantAnswer{JSON: []byte(`"` + u.Op + `"`)}
+			}},
+		{"timers fire meanwhile", `return await Promise.race([ctx.grants.store.call("a"), new Promise((r) => setTimeout(r, 1, "timer"))])`, `"timer"`,
+			func(ctx context.Context, _ cell.GrantUse) cell.GrantAnswer {
+				<-ctx.Done()
+				return cell.GrantAnswer{}
+			}},
+		{"too large", `try { await ctx.grants.store.call("put", { v: "x".repeat(2000) }) } catch (e) { return e.code }`, `"grant.request_too_large"`, echoUse},
+		{"as many as may be", `let codes = {}; await Promise.all(Array.from({ length: 100 }, () => ctx.grants.store.call("a").catch((e) => { codes[e.code] = (codes[e.code] ?? 0) + 1 }))); return codes`,
+			`{"grant.too_many_uses":36}`, echoUse},
+		{"no room for answers", `let codes = {}; await Promise.all(Array.from({ length: 2 }, () => ctx.grants.store.call("a").catch((e) => { codes[e.code] = (codes[e.code] ?? 0) + 1 }))); return codes`,
+			`{}`, func(context.Context, cell.GrantUse) cell.GrantAnswer {
+				return cell.GrantAnswer{Body: make([]byte, 20<<20)}
+			}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			limits := cell.DefaultLimits()
+			limits.Timeout, limits.Memory = time.Minute, 256<<20
+			fn := loadGranted(t, limits, `export default async (event, ctx) => {`+test.handler+`}`)
+			for range 2 { // fresh, and in the instance of the first
+				result, _, err := fn.Invoke(t.Context(), cell.Input{Event: []byte(`{}`), Use: test.use})
+				if test.want == "" {
+					if f, ok := cell.Failed(err); !ok || !strings.Contains(f.Message, "GrantError: it is busy") {
+						t.Fatalf("Invoke() = %v, want a GrantError", err)
+					}
+					continue
+				}
+				if err != nil || string(result.Reply) != test.want {
+					t.Fatalf("Invoke() = %s, %v; want %s", result.Reply, err, test.want)
+				}
+			}
+		})
+	}
+}
+
+// TestGrantWaitIsInterrupted: a use that never answers ends with the invocation.
+func TestGrantWaitIsInterrupted(t *testing.T) {
+	t.Parallel()
+	limits := cell.DefaultLimits()
+	limits.Timeout = 100 * time.Millisecond
+	fn := loadGranted(t, limits, `export default async (event, ctx) => ctx.grants.store.call("get")`)
+	hang := func(ctx context.Context, _ cell.GrantUse) cell.GrantAnswer {
+		<-ctx.Done()
+		return cell.GrantAnswer{}
+	}
+	_, usage, err := fn.Invoke(t.Context(), cell.Input{Event: []byte(`{}`), Use: hang})
+	if code := problem.From(err).Code; code != "cell.timeout" {
+		t.Errorf("Invoke() = %v, want cell.timeout", err)
+	}
+	if usage.CPU > usage.Duration/2 {
+		t.Errorf("the wait of %s counted as %s of processor time", usage.Duration, usage.CPU)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	begun := func(ctx context.Context, u cell.GrantUse) cell.GrantAnswer {
+		cancel()
+		return hang(ctx, u)
+	}
+	if _, _, err = fn.Invoke(ctx, cell.Input{Event: []byte(`{}`), Use: begun}); problem.From(err).Code != "cell.canceled" {
+		t.Errorf("Invoke() = %v, want cell.canceled", err)
+	}
+}
+
+// TestGrantsAreNotThereWhileLoading: a script that uses a grant at its top level would use it once for all events.
+func TestGrantsAreNotThereWhileLoading(t *testing.T) {
+	t.Parallel()
+	fn := loadGranted(t, cell.DefaultLimits(), `let kept; export default async (event, ctx) => { kept ??= ctx.grants; return kept === ctx.grants }`)
+	result, _, err := fn.Invoke(t.Context(), cell.Input{Event: []byte(`{}`), Use: echoUse})
+	if err != nil || string(result.Reply) != "true" {
+		t.Errorf("Invoke() = %s, %v", result.Reply, err)
+	}
+}

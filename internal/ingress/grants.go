@@ -1,0 +1,84 @@
+package ingress
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"time"
+
+	"sallyport/internal/access"
+	"sallyport/internal/event"
+	"sallyport/internal/eventlog"
+	"sallyport/internal/grant"
+	"sallyport/internal/ident"
+	"sallyport/internal/policy"
+	"sallyport/internal/problem"
+)
+
+// InvokedType is the type of the events that calls of functions by functions are.
+const InvokedType ident.EventType = "sallyport.invocation"
+
+// MayUse implements grant.Gate: the revision of the function is the principal, and who is behind its event the cause.
+func (in *Intake) MayUse(ctx context.Context, q *grant.Question) error {
+	c := q.Caller
+	p := principalOf(q)
+	var cause *access.Cause
+	if c.Event != nil {
+		cause = CauseOf(c.Namespace, c.Event)
+	}
+	return in.cfg.Guard.AuthorizeUse(ctx, p, policy.OfGrant(c.Namespace, c.Function, c.Grant, q.Kind), q.Op, cause)
+}
+
+func principalOf(q *grant.Question) *access.Principal {
+	var invokes []ident.FunctionName
+	if q.Invokes != "" {
+		invokes = []ident.FunctionName{q.Invokes}
+	}
+	c := q.Caller
+	return access.FunctionPrincipal(c.Namespace, c.Function, c.Revision, q.Publishes).With(q.Grants, invokes)
+}
+
+// Call stores the event that the call of a function by a function is, and returns where it stands.
+func (in *Intake) Call(ctx context.Context, c *grant.Caller, function ident.FunctionName, data []byte) (ident.Position, error) {
+	if c.Event.Hops >= MaxHops {
+		return 0, problem.New(problem.Unprocessable, "ingress.too_many_hops",
+			"the call is the %dth in a chain of events that functions caused; at most %d are allowed", c.Event.Hops, MaxHops).
+			WithHint("look for functions that call each other: `sallyport event get` shows causes")
+	}
+	if _, err := in.cfg.State(c.Namespace).Function(function); err != nil {
+		return 0, err
+	}
+	p := principalOf(&grant.Question{Caller: c, Invokes: function, Grants: []string{c.Grant}})
+	res := policy.Resource{Kind: policy.KindFunction, Namespace: c.Namespace, Name: string(function)}
+	if err := in.cfg.Guard.AuthorizeCaused(ctx, p, policy.Invoke, res, CauseOf(c.Namespace, c.Event)); err != nil {
+		return 0, err
+	}
+	log, err := in.cfg.Log(c.Namespace)
+	if err != nil {
+		return 0, err
+	}
+	now := time.Now().UTC()
+	e := event.Event{Type: InvokedType, ID: newID(), Source: access.FunctionSource(c.Namespace, c.Function), Time: now}
+	if len(data) > 0 {
+		e.Data, e.DataKind, e.DataContentType = data, event.DataJSON, "application/json"
+	}
+	if trace, ok := c.Event.Extension("traceparent"); ok {
+		e.SetExtension("traceparent", trace)
+	}
+	rec := event.Record{
+		Event: e, AcceptedAt: now, Principal: p.ID, Target: function, Cause: c.Event.Position, CauseID: c.Event.ID, Hops: c.Event.Hops + 1,
+		Behind: behindFunction(c.Event, c.Function, c.Revision),
+	}
+	var appended []eventlog.Appended
+	if appended, err = log.Append(ctx, []event.Record{rec}); err != nil {
+		return 0, err
+	}
+	return appended[0].Position, nil
+}
+
+// newID returns an id that no other event has.
+func newID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}

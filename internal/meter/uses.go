@@ -1,0 +1,88 @@
+package meter
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"sallyport/internal/ident"
+	"sallyport/internal/store"
+)
+
+// UseKey is what is counted apart of the uses of grants in a day.
+type UseKey struct {
+	Function ident.FunctionName `json:"f"`
+	Revision int                `json:"r"`
+	Grant    string             `json:"g"`
+	Kind     string             `json:"k"`
+}
+
+// Use is one use of a grant.
+type Use struct {
+	Failed  bool
+	Took    time.Duration
+	In, Out int64 // bytes
+}
+
+// UseCounter sums uses of grants. Last is when the last one was, to the day in which it is counted.
+type UseCounter struct {
+	Uses   int64         `json:"n"`
+	Failed int64         `json:"f,omitzero"`
+	Took   time.Duration `json:"t,format:nano"`
+	In     int64         `json:"i"`
+	Out    int64         `json:"o"`
+	Last   time.Time     `json:"l"`
+}
+
+// Uses counts the uses of grants in one namespace, by days (UTC). It is safe for concurrent use.
+type Uses struct {
+	days *store.Sums[UseKey, UseCounter]
+}
+
+// OpenUses returns the uses that bucket holds, and has what changes stored until Close.
+func OpenUses(ctx context.Context, bucket store.SumsBucket, log *slog.Logger) (*Uses, error) {
+	cfg := store.SumsConfig[UseKey]{
+		What: "uses of grants", Span: 24 * time.Hour, Every: storeEvery, Retention: Retention, MaxKeys: maxKeys, Other: UseKey{Function: Other},
+	}
+	days, err := store.OpenSums[UseKey, UseCounter](ctx, cfg, bucket, log)
+	if err != nil {
+		return nil, err
+	}
+	return &Uses{days: days}, nil
+}
+
+// Record counts one use, at the moment it ended.
+func (u *Uses) Record(k UseKey, at time.Time, use Use) {
+	u.days.Add(k, at, func(c *UseCounter) {
+		c.Uses++
+		if use.Failed {
+			c.Failed++
+		}
+		c.Took += use.Took
+		c.In += use.In
+		c.Out += use.Out
+		c.Last = at.UTC()
+	})
+}
+
+// Since returns what was counted since a day, whole, by function and grant: revisions are taken together.
+func (u *Uses) Since(since time.Time) map[UseKey]UseCounter {
+	sums := map[UseKey]UseCounter{}
+	u.days.Each(since, time.Time{}, func(_ time.Time, k UseKey, c *UseCounter) {
+		k.Revision = 0
+		sum := sums[k]
+		sum.Uses += c.Uses
+		sum.Failed += c.Failed
+		sum.Took += c.Took
+		sum.In += c.In
+		sum.Out += c.Out
+		if c.Last.After(sum.Last) {
+			sum.Last = c.Last
+		}
+		sums[k] = sum
+	})
+	return sums
+}
+
+// Close stores what changed. It is idempotent.
+func (u *Uses) Close() error { return u.days.Close() }

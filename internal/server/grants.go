@@ -1,0 +1,69 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"sallyport/internal/grant"
+	"sallyport/internal/ident"
+	"sallyport/internal/manifest"
+	"sallyport/internal/meter"
+	"sallyport/internal/problem"
+)
+
+// grants returns what the doors of functions are made of: the one place that says which kinds of grants this server has.
+func (s *server) grants() grant.Config {
+	return grant.Config{
+		Kinds: grant.Registry{
+			manifest.KindInvoke: grant.Invokes(s.spaces),
+		},
+		Gate:   s.spaces,
+		Used:   s.spaces.usedGrant,
+		Logger: s.log,
+	}
+}
+
+// MayUse implements grant.Gate.
+func (x *spaces) MayUse(ctx context.Context, q *grant.Question) error {
+	return x.intake.MayUse(ctx, q)
+}
+
+// InvokeFor implements grant.Invoker: the call is an event, whose outcome is waited for.
+func (x *spaces) InvokeFor(ctx context.Context, c *grant.Caller, function ident.FunctionName, data []byte) (jsontext.Value, error) {
+	sp, err := x.get(c.Namespace)
+	if err != nil {
+		return nil, err
+	}
+	pos, err := x.intake.Call(ctx, c, function, data)
+	if err != nil {
+		return nil, err
+	}
+	_, reply, err := sp.Dispatch.Await(ctx, pos)
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return nil, problem.New(problem.Timeout, "grant.still_pending", "the function %s was called, and has not replied yet", function).
+			WithHint("raise limits.timeout of the grant, or have the function called handle an event that is published")
+	case err != nil:
+		return nil, fmt.Errorf("wait for the function %s: %w", function, err)
+	case reply == nil:
+		return nil, problem.New(problem.FunctionFailed, "grant.reply_lost", "the function %s was called, and what came of it is not known any more", function)
+	case reply.Problem != nil:
+		return nil, reply.Problem
+	}
+	return reply.Value, nil
+}
+
+// usedGrant counts a use of a grant.
+func (x *spaces) usedGrant(u grant.Used) {
+	x.server.metrics.GrantUsed(string(u.Caller.Namespace), u.Kind, u.Code, u.Took)
+	sp, err := x.get(u.Caller.Namespace)
+	if err != nil {
+		return // the namespace is being closed
+	}
+	k := meter.UseKey{Function: u.Caller.Function, Revision: u.Caller.Revision, Grant: u.Caller.Grant, Kind: u.Kind}
+	sp.uses.Record(k, time.Now(), meter.Use{Failed: u.Code != "", Took: u.Took, In: u.In, Out: u.Out})
+}
