@@ -175,6 +175,8 @@ func (g Grant) Reaches() []string {
 	switch {
 	case g.Invoke != nil:
 		of = g.Invoke
+	case g.Identity != nil:
+		of = g.Identity
 	default:
 		var out []string
 		for _, t := range g.Publish {

@@ -9,6 +9,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"sallyport/internal/grant"
+	"sallyport/internal/grant/identitygrant"
 	"sallyport/internal/ident"
 	"sallyport/internal/manifest"
 	"sallyport/internal/meter"
@@ -19,7 +20,8 @@ import (
 func (s *server) grants() grant.Config {
 	return grant.Config{
 		Kinds: grant.Registry{
-			manifest.KindInvoke: grant.Invokes(s.spaces),
+			manifest.KindInvoke:   grant.Invokes(s.spaces),
+			manifest.KindIdentity: identitygrant.Kind{Mint: s.mint},
 		},
 		Gate:   s.spaces,
 		Used:   s.spaces.usedGrant,

@@ -50,6 +50,7 @@
   const kinds = {
     __proto__: null,
     invoke: (use) => ({ __proto__: null, invoke: (data) => use("invoke", { data }, undefined, valueOf) }),
+    identity: (use) => ({ __proto__: null, token: () => use("token", {}, undefined, valueOf) }),
   };
 
   // call is what every grant has: it does what the kind calls op, and returns the value and the bytes of the answer.
