@@ -204,9 +204,27 @@ type Plan struct {
 	App      string   `json:"app"`
 	Revision int      `json:"revision"`
 	Changes  []Change `json:"changes"`
-	Applied  bool     `json:"applied"`
+	// Grants is what functions gain and lose, and what they have and do not use.
+	Grants  []GrantChange `json:"grants,omitempty"`
+	Applied bool          `json:"applied"`
 	// Policies is what the app's policies change, of an app that has some.
 	Policies *PolicyPlan `json:"policies,omitzero"`
+}
+
+// GrantChange is what becomes of one grant of a function.
+type GrantChange struct {
+	Function string `json:"function"`
+	Grant    string `json:"grant"`
+	Kind     string `json:"kind"`
+	// Change is "new", "gone", "widened", "narrowed", "changed" (it gains and loses), "limits" (only its limits differ), or
+	// "unused" (it stays, and was not used for long).
+	Change string   `json:"change"`
+	Gains  []string `json:"gains,omitempty"`
+	Loses  []string `json:"loses,omitempty"`
+	// RevealsSecret says that the function gets the value of a secret.
+	RevealsSecret bool `json:"reveals_secret,omitzero"`
+	// UnusedDays is for how many days it was not used, of one that is unused.
+	UnusedDays int `json:"unused_days,omitzero"`
 }
 
 // ChangeAction is what happens to one resource of an app.

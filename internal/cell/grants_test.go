@@ -68,7 +68,7 @@ func TestGrantFromScript(t *testing.T) {
 		{"too large", `try { await ctx.grants.store.call("put", { v: "x".repeat(2000) }) } catch (e) { return e.code }`, `"grant.request_too_large"`, echoUse},
 		{"as many as may be", `let codes = {}; await Promise.all(Array.from({ length: 100 }, () => ctx.grants.store.call("a").catch((e) => { codes[e.code] = (codes[e.code] ?? 0) + 1 }))); return codes`,
 			`{"grant.too_many_uses":36}`, echoUse},
-		{"no room for answers", `let codes = {}; await Promise.all(Array.from({ length: 2 }, () => ctx.grants.store.call("a").catch((e) => { codes[e.code] = (codes[e.code] ?? 0) + 1 }))); return codes`,
+		{"large answers, one after the other", `let codes = {}; await Promise.all(Array.from({ length: 2 }, () => ctx.grants.store.call("a").catch((e) => { codes[e.code] = (codes[e.code] ?? 0) + 1 }))); return codes`,
 			`{}`, func(context.Context, cell.GrantUse) cell.GrantAnswer {
 				return cell.GrantAnswer{Body: make([]byte, 20<<20)}
 			}},
@@ -100,8 +100,10 @@ func TestGrantWaitIsInterrupted(t *testing.T) {
 	limits := cell.DefaultLimits()
 	limits.Timeout = 100 * time.Millisecond
 	fn := loadGranted(t, limits, `export default async (event, ctx) => ctx.grants.store.call("get")`)
-	hang := func(ctx context.Context, _ cell.GrantUse) cell.GrantAnswer {
-		<-ctx.Done()
+	never := make(chan struct{})
+	defer close(never)
+	hang := func(context.Context, cell.GrantUse) cell.GrantAnswer {
+		<-never
 		return cell.GrantAnswer{}
 	}
 	_, usage, err := fn.Invoke(t.Context(), cell.Input{Event: []byte(`{}`), Use: hang})
@@ -112,10 +114,13 @@ func TestGrantWaitIsInterrupted(t *testing.T) {
 		t.Errorf("the wait of %s counted as %s of processor time", usage.Duration, usage.CPU)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	begun := func(ctx context.Context, u cell.GrantUse) cell.GrantAnswer {
+	over := make(chan struct{})
+	begun := func(context.Context, cell.GrantUse) cell.GrantAnswer {
 		cancel()
-		return hang(ctx, u)
+		<-over // an answer would come too late
+		return cell.GrantAnswer{}
 	}
+	defer close(over)
 	if _, _, err = fn.Invoke(ctx, cell.Input{Event: []byte(`{}`), Use: begun}); problem.From(err).Code != "cell.canceled" {
 		t.Errorf("Invoke() = %v, want cell.canceled", err)
 	}
@@ -128,5 +133,35 @@ func TestGrantsAreNotThereWhileLoading(t *testing.T) {
 	result, _, err := fn.Invoke(t.Context(), cell.Input{Event: []byte(`{}`), Use: echoUse})
 	if err != nil || string(result.Reply) != "true" {
 		t.Errorf("Invoke() = %s, %v", result.Reply, err)
+	}
+}
+
+// TestGrantFromModule: a module uses grants by the calls of design/abi.md, and one that takes no answers is ended.
+func TestGrantFromModule(t *testing.T) {
+	t.Parallel()
+	limits := cell.DefaultLimits()
+	limits.Timeout = time.Minute
+	spec := built(t, "reactor")
+	spec.Grants = granted
+	f := load(t, spec, limits)
+	use := func(ctx context.Context, u cell.GrantUse) cell.GrantAnswer {
+		if u.Op == "fail" {
+			return cell.FailedUse(problem.New(problem.Unavailable, "grant.test", "it is busy"))
+		}
+		return echoUse(ctx, u)
+	}
+	in := func(what string) cell.Input {
+		return cell.Input{Event: []byte(`{"id":"e","source":"/s","type":"t","data":{"What":"` + what + `"}}`), Use: use}
+	}
+	want := `["{\"grant\":\"store\",\"op\":\"a\",\"request\":{\"n\":1}}","body","{\"grant\":\"store\",\"op\":\"b\",\"request\":{}}",` +
+		`"grant.test true","grant.not_granted false","grant.request_invalid false"]`
+	for range 2 {
+		r, _, err := f.Invoke(t.Context(), in("grants"))
+		if err != nil || string(r.Reply) != want {
+			t.Errorf("Invoke = %s, %v; want %s", r.Reply, err, want)
+		}
+	}
+	if _, _, err := f.Invoke(t.Context(), in("hoard")); problem.From(err).Code != "cell.uses_unread" {
+		t.Errorf("Invoke = %v, want cell.uses_unread", err)
 	}
 }

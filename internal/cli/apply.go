@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -122,6 +123,7 @@ func writePlan(w io.Writer, p *api.Plan) {
 		rows = append(rows, []string{sign[c.Action] + " " + c.Kind, c.Name, c.Detail})
 	}
 	columns(w, rows)
+	writeGrants(w, p.Grants)
 	if p.Policies != nil && len(p.Policies.Created)+len(p.Policies.Updated)+len(p.Policies.Deleted) > 0 {
 		writePolicyPlan(w, p.Policies)
 	}
@@ -132,5 +134,31 @@ func writePlan(w io.Writer, p *api.Plan) {
 		fmt.Fprintf(w, "app %s is active, revision %d\n", clean(p.App), p.Revision)
 	default:
 		fmt.Fprintf(w, "app %s would become revision %d; nothing was changed\n", clean(p.App), p.Revision)
+	}
+}
+
+// writeGrants writes what functions gain and lose. What reveals a secret is said loudest.
+func writeGrants(w io.Writer, changes []api.GrantChange) {
+	sign := map[string]string{"new": "+", "gone": "-", "unused": "?"}
+	function := ""
+	for _, c := range changes {
+		if c.Function != function {
+			function = c.Function
+			fmt.Fprintf(w, "grants of %s\n", clean(function))
+		}
+		said := clean(c.Change)
+		if c.UnusedDays > 0 {
+			said = fmt.Sprintf("not used for %d days", c.UnusedDays)
+		}
+		fmt.Fprintf(w, "  %s %s (%s) %s\n", cmp.Or(sign[c.Change], "~"), clean(c.Grant), clean(c.Kind), said)
+		for _, gain := range c.Gains {
+			fmt.Fprintf(w, "      + %s\n", clean(gain))
+		}
+		for _, loss := range c.Loses {
+			fmt.Fprintf(w, "      - %s\n", clean(loss))
+		}
+		if c.RevealsSecret {
+			fmt.Fprintf(w, "      !!! the function GETS THE VALUE of this secret\n")
+		}
 	}
 }

@@ -59,6 +59,7 @@ func (d *Deployer) Apply(ctx context.Context, by ident.PrincipalID, ns ident.Nam
 		return nil, err
 	}
 	plan := &api.Plan{App: string(m.Name), Revision: next.stored.Revision, Changes: diff(old, next), Applied: !dryRun}
+	plan.Grants = append(permissions(old, next), d.unused(ns, old, next, time.Now())...)
 	if len(plan.Changes) == 0 && old != nil {
 		plan.Revision = old.stored.Revision
 		return plan, nil

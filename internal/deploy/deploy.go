@@ -85,7 +85,9 @@ type Config struct {
 	Memory int64
 	// Grants is what the doors of functions are made of.
 	Grants grant.Config
-	Logger *slog.Logger
+	// LastUsed returns when a function used a grant last, zero when it is not known to have; nil knows nothing.
+	LastUsed func(ns ident.Namespace, function ident.FunctionName, grant string) time.Time
+	Logger   *slog.Logger
 }
 
 // Deployer keeps the apps of all namespaces. It is safe for concurrent use.

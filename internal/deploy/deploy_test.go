@@ -94,7 +94,7 @@ func TestPlan(t *testing.T) {
 		{name: "memory", from: "8MiB", to: "16MiB", want: []string{"update function price: memory 8388608 -> 16777216"}},
 		{name: "timeout", from: `"2s"`, to: `"3s"`, want: []string{"update function price: timeout 2s -> 3s"}},
 		{name: "grant", from: `["order.priced"]`, to: `["order.created"]`, want: []string{
-			"update function price: new grant: publish order.created, grant withdrawn: publish order.priced",
+			"update function price: grant out changed",
 		}},
 		{name: "schema removed", from: `schema = "order.json"`, want: []string{"update event type order.created: schema removed"}},
 		{name: "schema added", from: `[event_types."order.priced"]`, to: "[event_types.\"order.priced\"]\nschema = \"p.json\"", want: []string{

@@ -68,15 +68,8 @@ func functionDetail(a, b *Function) string {
 	d.add("limits.log", a.Limits.LogBytes, b.Limits.LogBytes)
 	d.add("limits.events", a.Limits.Events, b.Limits.Events)
 	d.add("limits.host_calls", a.Limits.HostCalls, b.Limits.HostCalls)
-	for _, t := range b.Publishes {
-		if !a.Publish(t) {
-			d = append(d, "new grant: publish "+string(t))
-		}
-	}
-	for _, t := range a.Publishes {
-		if !slices.Contains(b.Publishes, t) {
-			d = append(d, "grant withdrawn: publish "+string(t))
-		}
+	for _, c := range functionPermissions(a.Name, a, b) {
+		d = append(d, "grant "+c.Grant+" "+c.Change)
 	}
 	return d.String()
 }

@@ -167,22 +167,3 @@ func (t *table) publish() []ident.EventType {
 	}
 	return types
 }
-
-// Reaches returns what the grant opens, one text for each single thing that is gained or lost as a whole: the permission diff compares
-// them. It names secrets and never holds one.
-func (g Grant) Reaches() []string {
-	var of interface{ Reaches() []string }
-	switch {
-	case g.Invoke != nil:
-		of = g.Invoke
-	case g.Identity != nil:
-		of = g.Identity
-	default:
-		var out []string
-		for _, t := range g.Publish {
-			out = append(out, "publish "+string(t))
-		}
-		return out
-	}
-	return of.Reaches()
-}

@@ -8,9 +8,6 @@ type IdentityGrant struct {
 	Audience string
 }
 
-// Reaches says what the grant reaches, for people.
-func (g *IdentityGrant) Reaches() []string { return []string{"identity for " + g.Audience} }
-
 // maxAudience bounds an audience, in bytes.
 const maxAudience = 255
 

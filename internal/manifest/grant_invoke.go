@@ -21,6 +21,3 @@ func (t *table) invokeGrant(g *Grant) bool {
 	g.Invoke.Function = name
 	return true
 }
-
-// Reaches implements Grant.Reaches.
-func (g *InvokeGrant) Reaches() []string { return []string{"invoke function " + string(g.Function)} }

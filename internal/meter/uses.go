@@ -84,5 +84,15 @@ func (u *Uses) Since(since time.Time) map[UseKey]UseCounter {
 	return sums
 }
 
+// Last returns when a function used a grant last; zero when it is not known to have.
+func (u *Uses) Last(function ident.FunctionName, grant string) (last time.Time) {
+	u.days.Each(time.Time{}, time.Time{}, func(_ time.Time, k UseKey, c *UseCounter) {
+		if k.Function == function && k.Grant == grant && c.Last.After(last) {
+			last = c.Last
+		}
+	})
+	return last
+}
+
 // Close stores what changed. It is idempotent.
 func (u *Uses) Close() error { return u.days.Close() }

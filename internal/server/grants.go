@@ -69,3 +69,14 @@ func (x *spaces) usedGrant(u grant.Used) {
 	k := meter.UseKey{Function: u.Caller.Function, Revision: u.Caller.Revision, Grant: u.Caller.Grant, Kind: u.Kind}
 	sp.uses.Record(k, time.Now(), meter.Use{Failed: u.Code != "", Took: u.Took, In: u.In, Out: u.Out})
 }
+
+// lastUsed returns when a function used a grant last, as far as it is known.
+func (x *spaces) lastUsed(ns ident.Namespace, function ident.FunctionName, name string) time.Time {
+	x.mu.RLock()
+	sp := x.byName[ns]
+	x.mu.RUnlock()
+	if sp == nil {
+		return time.Time{}
+	}
+	return sp.uses.Last(function, name)
+}

@@ -257,7 +257,7 @@ func (s *server) openSpaces(ctx context.Context) error {
 	})
 	s.later(s.spaces.close)
 	s.deployer, err = deploy.New(ctx, deploy.Config{
-		Apps: apps, Blobs: blobs, Memory: s.cfg.Settings.Cells.Memory, Engine: s.cells.engine, End: s.spaces.end, Grants: s.grants(), Logger: s.log,
+		Apps: apps, Blobs: blobs, Memory: s.cfg.Settings.Cells.Memory, Engine: s.cells.engine, End: s.spaces.end, Grants: s.grants(), LastUsed: s.spaces.lastUsed, Logger: s.log,
 	})
 	if err != nil {
 		return err

@@ -37,6 +37,40 @@
 /** When the invocation is stopped, in milliseconds since 1970. */
 @external("sallyport", "deadline") export declare function deadline(): i64;
 
+@external("sallyport", "grant_start") declare function grantStart(grant: usize, grantLength: i32, op: usize, opLength: i32, request: usize, requestLength: i32, body: usize, bodyLength: i32): i32;
+@external("sallyport", "grant_wait") declare function grantWait(number: i32, milliseconds: i64): i32;
+@external("sallyport", "grant_status") declare function grantStatus(number: i32): i32;
+@external("sallyport", "grant_size") declare function grantSize(number: i32, part: i32): i32;
+@external("sallyport", "grant_read") declare function grantRead(number: i32, part: i32, offset: i32, to: usize, length: i32): i32;
+@external("sallyport", "grant_end") declare function grantEnd(number: i32): void;
+
+/** What came of the use of a grant: JSON, which is {code, message, retry} when it failed, and bytes. */
+export class Answer {
+  constructor(readonly failed: bool, readonly json: string, readonly body: ArrayBuffer) {}
+}
+
+/** Begins to use a grant and does not wait, so that several uses run at the same time. The request is a JSON object of the grant's kind. */
+export function beginGrant(grant: string, op: string, request: string, body: ArrayBuffer = new ArrayBuffer(0)): i32 {
+  const g = String.UTF8.encode(grant), o = String.UTF8.encode(op), r = String.UTF8.encode(request);
+  return grantStart(changetype<usize>(g), g.byteLength, changetype<usize>(o), o.byteLength, changetype<usize>(r), r.byteLength, changetype<usize>(body), body.byteLength);
+}
+
+/** Waits for the answer to a use, and takes it. */
+export function waitGrant(number: i32): Answer {
+  grantWait(number, -1);
+  const json = new ArrayBuffer(max(grantSize(number, 0), 0)), body = new ArrayBuffer(max(grantSize(number, 1), 0));
+  grantRead(number, 0, 0, changetype<usize>(json), json.byteLength);
+  grantRead(number, 1, 0, changetype<usize>(body), body.byteLength);
+  const failed = grantStatus(number) != 1;
+  grantEnd(number);
+  return new Answer(failed, String.UTF8.decode(json), body);
+}
+
+/** Uses a grant and waits for the answer. */
+export function useGrant(grant: string, op: string, request: string, body: ArrayBuffer = new ArrayBuffer(0)): Answer {
+  return waitGrant(beginGrant(grant, op, request, body));
+}
+
 function log(level: i32, line: string): void {
   const text = String.UTF8.encode(line);
   hostLog(level, changetype<usize>(text), text.byteLength);

@@ -50,6 +50,19 @@ SP__IMPORT("attempt") extern int32_t sp_attempt(void);
 /* When the invocation is stopped, in milliseconds since 1970. */
 SP__IMPORT("deadline") extern int64_t sp_deadline(void);
 
+/* Grants: sp_grant_start begins a use of one and returns its number, so that several uses run at the same time; sp_grant_wait waits
+ * for the answer to one, or to any for number 0, for so many milliseconds, or without end when that is negative, and returns the number of
+ * one that is there, or 0. sp_grant_status is 1 when it was served and 2 when it failed. Part 0 of an answer is JSON, which is
+ * {code, message, retry} of one that failed, and part 1 bytes. sp_grant_end forgets it. Names and requests are UTF-8, a request is
+ * a JSON object of the grant's kind. */
+SP__IMPORT("grant_start") extern int32_t sp_grant_start(const char *grant, uint32_t grant_length, const char *op, uint32_t op_length,
+                                                        const char *request, uint32_t request_length, const void *body, uint32_t body_length);
+SP__IMPORT("grant_wait") extern int32_t sp_grant_wait(int32_t number, int64_t milliseconds);
+SP__IMPORT("grant_status") extern int32_t sp_grant_status(int32_t number);
+SP__IMPORT("grant_size") extern int32_t sp_grant_size(int32_t number, int32_t part);
+SP__IMPORT("grant_read") extern int32_t sp_grant_read(int32_t number, int32_t part, uint32_t offset, void *to, uint32_t length);
+SP__IMPORT("grant_end") extern void sp_grant_end(int32_t number);
+
 __attribute__((import_module("wasi_snapshot_preview1"), import_name("random_get"))) extern int32_t sp__random_get(void *to, uint32_t length);
 
 /* Fills memory with random bytes, which are of this event alone when they are drawn in the handler.

@@ -110,6 +110,9 @@ type host interface {
 	attempt() int
 	deadline() time.Time
 	log(level int, line string)
+	// begin begins a use of a grant, and wait takes its answer, nil when there is none; failed says that it is an error.
+	begin(grant, op string, request, body []byte) int32
+	wait(number int32) (a *Answer, failed bool)
 }
 
 // Attempt returns which try at this delivery it is, from 1.

@@ -24,7 +24,10 @@ const testTimeout = 10 * time.Second
 // Test runs a handler with an event, given in the JSON format of CloudEvents, for tests of handlers
 // outside a server.
 func Test(h Handler, event []byte) Outcome {
-	host := &testHost{end: time.Now().Add(testTimeout)}
+	return test(h, event, &testHost{end: time.Now().Add(testTimeout)})
+}
+
+func test(h Handler, event []byte, host *testHost) Outcome {
 	r := handle(h, host, event)
 	if r.failure != nil {
 		return Outcome{Log: host.lines, Err: errors.New(r.failure.Message), Final: r.failure.Retry != nil}
@@ -36,6 +39,9 @@ func Test(h Handler, event []byte) Outcome {
 type testHost struct {
 	end   time.Time
 	lines []string
+	// answer stands in for grants; nil has none. answers are those that were given.
+	answer  func(GrantUse) (*Answer, error)
+	answers []testAnswer
 }
 
 func (h *testHost) attempt() int        { return 1 }

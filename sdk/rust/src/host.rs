@@ -11,6 +11,21 @@ mod imports {
         pub fn log(level: i32, from: *const u8, length: usize);
         pub fn attempt() -> i32;
         pub fn deadline() -> i64;
+        pub fn grant_start(
+            grant: *const u8,
+            grant_length: usize,
+            op: *const u8,
+            op_length: usize,
+            request: *const u8,
+            request_length: usize,
+            body: *const u8,
+            body_length: usize,
+        ) -> i32;
+        pub fn grant_wait(number: i32, milliseconds: i64) -> i32;
+        pub fn grant_status(number: i32) -> i32;
+        pub fn grant_size(number: i32, part: i32) -> i32;
+        pub fn grant_read(number: i32, part: i32, offset: u32, to: *mut u8, length: usize) -> i32;
+        pub fn grant_end(number: i32);
     }
 }
 
@@ -66,4 +81,41 @@ pub fn result(text: &str) {
     // SAFETY: the host reads that many bytes at that address, which are the text's. When the result
     // is over its limit, the invocation ends, whatever is done about it here.
     unsafe { imports::result_write(text.as_ptr(), text.len()) };
+}
+
+/// Begins a use of a grant and returns its number.
+#[cfg(target_family = "wasm")]
+pub fn grant_start(grant: &str, op: &str, request: &str, body: &[u8]) -> i32 {
+    // SAFETY: the host reads that many bytes at each address, which are those of what is passed.
+    unsafe {
+        imports::grant_start(
+            grant.as_ptr(),
+            grant.len(),
+            op.as_ptr(),
+            op.len(),
+            request.as_ptr(),
+            request.len(),
+            body.as_ptr(),
+            body.len(),
+        )
+    }
+}
+
+/// Waits for the answer to a use and takes it: whether it was served, its JSON and its bytes.
+#[cfg(target_family = "wasm")]
+pub fn grant_wait(number: i32) -> (bool, Vec<u8>, Vec<u8>) {
+    // SAFETY: the host writes at most as many bytes as it is given, to memory that has as many.
+    unsafe {
+        imports::grant_wait(number, -1);
+        let part = |part: i32| {
+            let mut bytes = vec![0; imports::grant_size(number, part).max(0) as usize];
+            let read = imports::grant_read(number, part, 0, bytes.as_mut_ptr(), bytes.len());
+            bytes.truncate(read.max(0) as usize);
+            bytes
+        };
+        let (json, body) = (part(0), part(1));
+        let served = imports::grant_status(number) == 1;
+        imports::grant_end(number);
+        (served, json, body)
+    }
 }

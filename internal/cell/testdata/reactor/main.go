@@ -53,6 +53,12 @@ func handle(ctx *guest.Context, event *guest.Event) (any, error) {
 		return before, nil
 	case "world":
 		return world(), nil
+	case "grants":
+		return grants(ctx)
+	case "hoard":
+		for { // it begins uses and reads no answer
+			ctx.Begin("store", "get", nil, nil)
+		}
 	case "sleep":
 		time.Sleep(time.Hour)
 	case "grow":
@@ -76,4 +82,28 @@ func world() map[string]any {
 		found["write"] = "possible"
 	}
 	return found
+}
+
+// grants uses grants in several ways, and says what came of it.
+func grants(ctx *guest.Context) (any, error) {
+	one, two := ctx.Begin("store", "a", map[string]int{"n": 1}, []byte("body")), ctx.Begin("store", "b", nil, nil)
+	b, err := two.Wait()
+	if err != nil {
+		return nil, err
+	}
+	a, err := one.Wait()
+	if err != nil {
+		return nil, err
+	}
+	_, failed := ctx.Call("store", "fail", nil, nil)
+	_, missing := ctx.Call("of another", "get", nil, nil)
+	_, long := ctx.Call("store", string(make([]byte, 1000)), nil, nil)
+	said := func(err error) string {
+		var e *guest.GrantError
+		if !errors.As(err, &e) {
+			return fmt.Sprint("no error of a grant: ", err)
+		}
+		return fmt.Sprint(e.Code, " ", e.Retry)
+	}
+	return []string{string(a.Value), string(a.Body), string(b.Value), said(failed), said(missing), said(long)}, nil
 }

@@ -1,0 +1,183 @@
+package grant_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"sallyport/internal/grant"
+	"sallyport/internal/manifest"
+	"sallyport/internal/problem"
+)
+
+// door is a Door of these tests, by what is to be done.
+type door struct {
+	begun  chan struct{}
+	closed chan struct{}
+}
+
+func (d *door) Do(ctx context.Context, call *grant.Call) (grant.Reply, error) {
+	switch call.Op {
+	case "hang":
+		d.begun <- struct{}{}
+		<-ctx.Done()
+		return grant.Reply{}, ctx.Err()
+	case "panic":
+		panic("the password is hunter2")
+	case "fail":
+		return grant.Reply{}, errors.New("dial tcp: the password is hunter2")
+	case "large":
+		return grant.Reply{Body: make([]byte, 2000)}, nil
+	}
+	return grant.Reply{JSON: []byte(`"` + string(call.Caller.Namespace) + "/" + string(call.Caller.Function) + "/" + call.Caller.Grant + `"`)}, nil
+}
+
+func (d *door) Close() error {
+	close(d.closed)
+	return nil
+}
+
+func (d *door) Open(context.Context, grant.Opening) (grant.Door, error) { return d, nil }
+
+// gate allows everything but one operation.
+type gate struct{}
+
+func (gate) MayUse(_ context.Context, q *grant.Question) error {
+	if q.Op == "denied" {
+		return problem.New(problem.Denied, "access.denied", "no")
+	}
+	return nil
+}
+
+func newSet(t *testing.T, change func(*grant.Config, *manifest.GrantLimits)) (*grant.Set, *door, func() []grant.Used) {
+	t.Helper()
+	d := &door{begun: make(chan struct{}, 100), closed: make(chan struct{})}
+	var mu sync.Mutex
+	var used []grant.Used
+	cfg := grant.Config{Kinds: grant.Registry{manifest.KindHTTP: d}, Gate: gate{}, Used: func(u grant.Used) {
+		mu.Lock()
+		defer mu.Unlock()
+		used = append(used, u)
+	}}
+	limits := manifest.DefaultGrantLimits()
+	limits.Request, limits.Reply = 1000, 1000
+	if change != nil {
+		change(&cfg, &limits)
+	}
+	s := grant.NewSet(cfg, "shop", "price", 3, map[string]manifest.Grant{
+		"web": {HTTP: &manifest.HTTPGrant{}, Limits: limits}, "out": {Publish: nil}, "other": {KV: &manifest.KVGrant{}, Limits: limits},
+	})
+	return s, d, func() []grant.Used {
+		mu.Lock()
+		defer mu.Unlock()
+		return used
+	}
+}
+
+func TestUse(t *testing.T) {
+	t.Parallel()
+	forged := grant.Caller{Namespace: "bank", Function: "pay", Revision: 9, Grant: "vault"}
+	for name, tc := range map[string]struct {
+		grant, op, body string
+		change          func(*grant.Config, *manifest.GrantLimits)
+		want            string // the code, or the reply
+	}{
+		"served, as itself":      {grant: "web", op: "get", want: `"shop/price/web"`},
+		"no such grant":          {grant: "vault", op: "get", want: "grant.not_granted"},
+		"a publish grant":        {grant: "out", op: "get", want: "grant.not_granted"},
+		"no name":                {op: "get", want: "grant.not_granted"},
+		"denied":                 {grant: "web", op: "denied", want: "access.denied"},
+		"a kind that is missing": {grant: "other", op: "get", want: "grant.kind_missing"},
+		"a large request":        {grant: "web", op: "get", body: strings.Repeat("x", 1001), want: "grant.request_too_large"},
+		"a large reply":          {grant: "web", op: "large", want: "grant.reply_too_large"},
+		"an error of the door":   {grant: "web", op: "fail", want: "internal"},
+		"a panic of the door":    {grant: "web", op: "panic", want: "internal"},
+		"no gate":                {grant: "web", op: "get", change: func(c *grant.Config, _ *manifest.GrantLimits) { c.Gate = nil }, want: "grant.no_gate"},
+		"too slow":               {grant: "web", op: "hang", change: func(_ *grant.Config, l *manifest.GrantLimits) { l.Timeout = time.Millisecond }, want: "grant.timeout"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s, _, used := newSet(t, tc.change)
+			reply, err := s.Use(t.Context(), grant.Call{Caller: forged, Op: tc.op, Body: []byte(tc.body)}, tc.grant)
+			got := string(reply.JSON)
+			if err != nil {
+				got = problem.From(err).Code
+				if strings.Contains(err.Error(), "hunter2") {
+					t.Errorf("the function is told %q", err)
+				}
+			}
+			if got != tc.want {
+				t.Errorf("Use(%s, %s) = %s, %v; want %s", tc.grant, tc.op, reply.JSON, err, tc.want)
+			}
+			if list := used(); tc.want != "grant.not_granted" && (len(list) != 1 || list[0].Caller.Function != "price" || (err == nil) != (list[0].Code == "")) {
+				t.Errorf("it was told %+v", list)
+			}
+		})
+	}
+}
+
+// TestUseLimits: uses beyond the rate and the concurrency of a grant reach no door.
+func TestUseLimits(t *testing.T) {
+	t.Parallel()
+	s, d, _ := newSet(t, func(_ *grant.Config, l *manifest.GrantLimits) { l.Concurrency = 2 })
+	var all sync.WaitGroup
+	ctx, cancel := context.WithCancel(t.Context())
+	for range 2 {
+		all.Go(func() { _, _ = s.Use(ctx, grant.Call{Op: "hang"}, "web") })
+	}
+	<-d.begun
+	<-d.begun
+	if _, err := s.Use(t.Context(), grant.Call{Op: "get"}, "web"); problem.From(err).Code != "grant.concurrency" {
+		t.Errorf("Use = %v, want grant.concurrency", err)
+	}
+	cancel()
+	all.Wait()
+
+	s, _, _ = newSet(t, func(_ *grant.Config, l *manifest.GrantLimits) { l.Rate = 3 })
+	codes := map[string]int{}
+	for range 10_000 { // more than any machine makes of them while the rate lets one more through each third of a second
+		_, err := s.Use(t.Context(), grant.Call{Op: "get"}, "web")
+		if err == nil {
+			codes[""]++
+			continue
+		}
+		p := problem.From(err)
+		codes[p.Code]++
+		if p.RetryAfter <= 0 {
+			t.Fatalf("Use = %v, which does not say when to come again", err)
+		}
+	}
+	if codes["grant.rate"] == 0 || codes[""] < 3 || len(codes) != 2 {
+		t.Errorf("uses ended with %v", codes)
+	}
+}
+
+// TestSetClose: what is under way ends, doors are closed once, and nothing is used after that.
+func TestSetClose(t *testing.T) {
+	t.Parallel()
+	s, d, _ := newSet(t, nil)
+	ended := make(chan error)
+	go func() {
+		_, err := s.Use(t.Context(), grant.Call{Op: "hang"}, "web")
+		ended <- err
+	}()
+	<-d.begun
+	closed := make(chan error)
+	go func() { closed <- s.Close() }()
+	if err := <-ended; problem.From(err).Code != "grant.closed" && problem.From(err).Code != "grant.canceled" {
+		t.Errorf("Use = %v, want grant.closed", err)
+	}
+	if err := <-closed; err != nil {
+		t.Error(err)
+	}
+	<-d.closed
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := s.Use(t.Context(), grant.Call{Op: "get"}, "web"); problem.From(err).Code != "grant.closed" {
+		t.Errorf("Use = %v, want grant.closed", err)
+	}
+}
