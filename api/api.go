@@ -738,6 +738,55 @@ type NamespaceStatus struct {
 	Functions     int    `json:"functions"`
 	Subscriptions int    `json:"subscriptions"`
 	DeadLetters   int64  `json:"dead_letters"`
+	// Quotas are those of the namespace, by name, and Use what of each is used; there is no use of a rate.
+	Quotas map[string]int64 `json:"quotas,omitempty"`
+	Use    map[string]int64 `json:"use,omitempty"`
+}
+
+// Namespace is a namespace: who administers it, and what it may use.
+type Namespace struct {
+	Name string `json:"name"`
+	// State is "active", or "deleting" when its deletion was begun and is not over.
+	State string `json:"state"`
+	// Owners are the ids of principals.
+	Owners []string `json:"owners"`
+	// Policies is what its policies began with: "roles", or "none".
+	Policies string `json:"policies"`
+	// Quotas are by name; one that is not there does not bound. Use is what of each could be used, bounded or not.
+	Quotas    map[string]int64 `json:"quotas"`
+	Use       map[string]int64 `json:"use,omitempty"`
+	Created   time.Time        `json:"created"`
+	CreatedBy string           `json:"created_by"`
+}
+
+// NamespaceList is all namespaces that the caller may see.
+type NamespaceList struct {
+	Namespaces []Namespace `json:"namespaces"`
+}
+
+// NamespaceRequest asks for a namespace. Policies is "roles" when it is empty.
+type NamespaceRequest struct {
+	Name     string           `json:"name"`
+	Owners   []string         `json:"owners,omitempty"`
+	Policies string           `json:"policies,omitempty"`
+	Quotas   map[string]int64 `json:"quotas,omitempty"`
+}
+
+// NamespaceUpdate changes a namespace: what is absent stays. A quota of 0 ends it.
+type NamespaceUpdate struct {
+	Owners   *[]string        `json:"owners,omitempty"`
+	Policies string           `json:"policies,omitempty"`
+	Quotas   map[string]int64 `json:"quotas,omitempty"`
+}
+
+// NamespaceDeleted is the last balance of a namespace that was deleted: Accepted = Done + Dead + Pending. Pending events are
+// those that were given up with it.
+type NamespaceDeleted struct {
+	Name     string `json:"name"`
+	Accepted int64  `json:"accepted"`
+	Done     int64  `json:"done"`
+	Dead     int64  `json:"dead"`
+	Pending  int64  `json:"pending"`
 }
 
 // Ready is the content of the file that --ready-file names.

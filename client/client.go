@@ -264,7 +264,12 @@ func get[T any](ctx context.Context, c *Client, query url.Values, path string) (
 
 // post sends in as JSON; a nil in is an empty body.
 func post[T any](ctx context.Context, c *Client, query url.Values, path string, in any) (*T, error) {
-	r := request{method: http.MethodPost, path: path, query: query, header: http.Header{"Content-Type": {"application/json"}}}
+	return with[T](ctx, c, http.MethodPost, query, path, in)
+}
+
+// with sends in as JSON with a method that takes a body.
+func with[T any](ctx context.Context, c *Client, method string, query url.Values, path string, in any) (*T, error) {
+	r := request{method: method, path: path, query: query, header: http.Header{"Content-Type": {"application/json"}}}
 	if in != nil {
 		var err error
 		if r.body, err = json.Marshal(in); err != nil {

@@ -49,6 +49,9 @@ var lattice = map[string][]string{
 	"internal/grant":  {"api", "internal/event", "internal/ident", "internal/keyring", "internal/manifest", "internal/outbound", "internal/problem", "internal/redact", "internal/store"},
 	"internal/bundle": {"api", "internal/ident", "internal/manifest", "internal/problem"},
 
+	// Which namespaces there are, who owns them and what they may use: decisions/0016.
+	"internal/namespace": {"api", "internal/ident", "internal/policy", "internal/problem", "internal/store"},
+
 	// The capabilities.
 	"internal/access":  {"api", "internal/ident", "internal/manifest", "internal/narrow", "internal/outbound", "internal/policy", "internal/problem", "internal/store"},
 	"internal/deploy":  {"api", "internal/cell", "internal/event", "internal/filter", "internal/grant", "internal/ident", "internal/manifest", "internal/problem", "internal/schema", "internal/store"},

@@ -18,6 +18,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -196,7 +197,7 @@ func (g *Guard) Cross(ctx context.Context, p *Principal, action policy.Action, r
 	d := g.Set().Cross(q)
 	g.record.crossed(&q, d)
 	if !d.Allowed {
-		return denied(p, action, res, d)
+		return g.denied(p, action, res, d)
 	}
 	return nil
 }
@@ -240,7 +241,7 @@ func (g *Guard) decide(ctx context.Context, p *Principal, action policy.Action, 
 	a := g.ask(set, p, action, res, &c, reads)
 	switch {
 	case a.err != nil && cause != nil:
-		return deniedCaused(p, action, res, a.decision, cause)
+		return g.deniedCaused(p, action, res, a.decision, cause)
 	case a.err != nil || a.alone || cause == nil:
 		return a.err
 	}
@@ -275,7 +276,7 @@ func (g *Guard) ask(set *policies, p *Principal, action policy.Action, res polic
 	a := &answer{as: p.policy}
 	a.decision, a.alone = set.DecideAlone(policy.Request{Principal: p.policy, Action: action, Resource: res, Context: *c})
 	if !a.decision.Allowed {
-		a.err = denied(p, action, res, a.decision)
+		a.err = g.denied(p, action, res, a.decision)
 	}
 	a.asked.Add(1)
 	switch {
@@ -299,8 +300,8 @@ func deniedForCaller(p *Principal, action policy.Action, res policy.Resource, po
 }
 
 // deniedCaused is denied for what a function does because of an event.
-func deniedCaused(p *Principal, action policy.Action, res policy.Resource, d policy.Decision, cause *Cause) error {
-	return problem.From(denied(p, action, res, d)).WithHint("to see why: %s", explainCaused(p, action, res, cause))
+func (g *Guard) deniedCaused(p *Principal, action policy.Action, res policy.Resource, d policy.Decision, cause *Cause) error {
+	return problem.From(g.denied(p, action, res, d)).WithHint("to see why: %s", explainCaused(p, action, res, cause))
 }
 
 // explainCaused is the command that decides it again.
@@ -308,8 +309,9 @@ func explainCaused(p *Principal, action policy.Action, res policy.Resource, caus
 	return fmt.Sprintf("sallyport policy explain --principal %s --action %s --resource %s%s", p.ID, action, res, cause.explain())
 }
 
-// denied says what was denied in the caller's own words: it reveals nothing the caller did not send.
-func denied(p *Principal, action policy.Action, res policy.Resource, d policy.Decision) error {
+// denied says what was denied in the caller's own words: it reveals nothing the caller did not send. Whoever does not belong
+// to a namespace learns of no policy that is only about it: the answer for one that exists is that for one that does not.
+func (g *Guard) denied(p *Principal, action policy.Action, res policy.Resource, d policy.Decision) error {
 	what := string(action)
 	if res.Kind == policy.KindEventType || res.Kind == policy.KindFunction {
 		what += " " + res.Name
@@ -317,6 +319,9 @@ func denied(p *Principal, action policy.Action, res policy.Resource, d policy.De
 	out := problem.New(problem.Denied, "access.denied", "%s may not %s in namespace %q", p.ID, what, res.Namespace)
 	if res.Kind == policy.KindServer {
 		out = problem.New(problem.Denied, "access.denied", "%s may not %s on this server", p.ID, what)
+	}
+	if set := g.Set(); !set.Belongs(&p.policy, res.Namespace) {
+		d.Policies = slices.DeleteFunc(slices.Clone(d.Policies), func(id string) bool { return !set.BuiltIn(id) })
 	}
 	if len(d.Policies) == 0 {
 		return out.WithHint("no policy permits it; to see why: sallyport policy explain --principal %s --action %s --resource %s", p.ID, action, res)

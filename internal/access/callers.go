@@ -299,3 +299,41 @@ func (c *Cause) explain() string {
 	}
 	return out
 }
+
+// RemoveNamespace forgets those who belong to a namespace.
+func (c *Callers) RemoveNamespace(ctx context.Context, ns ident.Namespace) error {
+	const chunk = 256
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for after := ""; ; {
+		entries, err := c.bucket.List(ctx, "", after, chunk)
+		if err != nil {
+			return unavailable(err)
+		}
+		for _, e := range entries {
+			after = e.Key
+			var s storedCaller
+			if err := json.Unmarshal(e.Value, &s); err != nil {
+				return fmt.Errorf("decode the caller %q: %w", e.Key, err)
+			}
+			if s.As.Namespace != ns {
+				continue
+			}
+			if err := c.forget(ctx, e.Key); err != nil {
+				return unavailable(err)
+			}
+		}
+		if len(entries) < chunk {
+			return nil
+		}
+	}
+}
+
+// RemoveNamespace ends and removes all tokens of a namespace, and forgets the callers who belong to it.
+func (g *Guard) RemoveNamespace(ctx context.Context, ns ident.Namespace) error {
+	err := g.Tokens.RemoveNamespace(ctx, ns)
+	if err != nil || g.callers == nil {
+		return err
+	}
+	return g.callers.RemoveNamespace(ctx, ns)
+}

@@ -168,5 +168,14 @@ func (d *Decisions) List(q DecisionQuery) []Decided {
 	return out
 }
 
+// RemoveNamespace forgets what was decided about a namespace, and about the functions of it.
+func (d *Decisions) RemoveNamespace(ctx context.Context, ns ident.Namespace) error {
+	d.collect()
+	d.sums.Remove(func(k decisionKey) bool {
+		return k.Namespace == ns || strings.HasPrefix(string(k.Principal), "function:"+string(ns)+"/")
+	})
+	return d.sums.Store(ctx)
+}
+
 // Close stores what changed. It is idempotent.
 func (d *Decisions) Close() error { return d.sums.Close() }

@@ -85,5 +85,5 @@ func (g *Guard) mayGrant(ctx context.Context, p *Principal, n need, ns ident.Nam
 	if d.Allowed {
 		return nil
 	}
-	return denied(p, n.action, n.resource, d)
+	return g.denied(p, n.action, n.resource, d)
 }

@@ -41,6 +41,8 @@ type Policies struct {
 
 	mu    sync.Mutex // one change at a time
 	files map[PolicyOwner]map[string]string
+	facts []policy.NamespaceFacts
+	open  func(ident.Namespace) error // nil: every namespace is
 	// planned is the last change that was planned: who looks at a plan mostly applies it, and to compile costs far more than
 	// to remember. It holds as long as the guard decides by the set that it changes.
 	planned *PolicyChange
@@ -179,6 +181,7 @@ func (p *Policies) plan(owner PolicyOwner, files map[string]string) (*PolicyChan
 	if err != nil {
 		return nil, err
 	}
+	set = set.WithFacts(p.facts)
 	c := &PolicyChange{Old: now, New: set, owner: owner, files: maps.Clone(files)}
 	c.compare()
 	p.planned = c
@@ -220,6 +223,11 @@ func describe(s *policy.Set) map[string]string {
 func (p *Policies) Apply(ctx context.Context, owner PolicyOwner, files map[string]string) (*PolicyChange, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.open != nil && owner.Namespace != "" {
+		if err := p.open(owner.Namespace); err != nil {
+			return nil, err
+		}
+	}
 	c, err := p.plan(owner, files)
 	if err != nil || c.None() && maps.Equal(p.files[owner], files) {
 		return c, err
@@ -245,4 +253,45 @@ func (p *Policies) Apply(ctx context.Context, owner PolicyOwner, files map[strin
 	p.planned = nil
 	p.guard.Use(c.New)
 	return c, nil
+}
+
+// UseFacts has the guard decide with what is known of namespaces from now on.
+func (p *Policies) UseFacts(list []policy.NamespaceFacts) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.facts = list
+	p.guard.Use(p.guard.Set().WithFacts(list))
+}
+
+// Within has open say whether policies of a namespace may be applied. It is called once, before Apply.
+func (p *Policies) Within(open func(ident.Namespace) error) { p.open = open }
+
+// RemoveNamespace removes all policies and perimeters of a namespace.
+func (p *Policies) RemoveNamespace(ctx context.Context, ns ident.Namespace) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	left := maps.Clone(p.files)
+	for o := range p.files {
+		if o.Namespace == ns {
+			delete(left, o)
+		}
+	}
+	if len(left) == len(p.files) {
+		return nil
+	}
+	set, err := compile(left)
+	if err != nil {
+		return err
+	}
+	for o := range p.files {
+		if o.Namespace != ns {
+			continue
+		}
+		if err := p.bucket.Delete(ctx, o.key()); err != nil {
+			return problem.New(problem.Unavailable, "policy.unavailable", "the policies of the namespace could not be removed").WithCause(err)
+		}
+	}
+	p.files = left
+	p.guard.Use(set.WithFacts(p.facts))
+	return nil
 }

@@ -58,6 +58,8 @@ type Bucket interface {
 // Tokens are all tokens of a server. They are safe for concurrent use.
 type Tokens struct {
 	bucket Bucket
+	// within says whether a namespace that has so many valid tokens may have one; nil for any.
+	within func(ns ident.Namespace, valid int) error
 
 	mu   sync.Mutex // one change at a time
 	byID atomic.Pointer[map[string]*token]
@@ -163,10 +165,60 @@ func (t *Tokens) create(ctx context.Context, by ident.PrincipalID, req api.Token
 	if len(*t.byID.Load()) >= maxTokens {
 		return nil, problem.New(problem.Exhausted, "access.too_many_tokens", "there are %d tokens, which is the most", maxTokens)
 	}
+	if t.within != nil && req.Namespace != "" {
+		if err := t.within(ident.Namespace(req.Namespace), t.countValid(req.Namespace, now)+1); err != nil {
+			return nil, err
+		}
+	}
 	if err := t.put(ctx, s); err != nil {
 		return nil, err
 	}
 	return &api.NewToken{Token: s.Token, Text: text}, nil
+}
+
+// Within has f asked before a token of a namespace is made, with how many valid ones there would be. It is called once,
+// before Create.
+func (t *Tokens) Within(f func(ns ident.Namespace, valid int) error) { t.within = f }
+
+// Valid returns how many tokens of a namespace are neither revoked nor expired.
+func (t *Tokens) Valid(ns ident.Namespace) int { return t.countValid(string(ns), time.Now()) }
+
+func (t *Tokens) countValid(ns string, now time.Time) (n int) {
+	for _, tok := range *t.byID.Load() {
+		if s := &tok.stored; s.Namespace == ns && s.Revoked == nil && now.Before(s.Expires) {
+			n++
+		}
+	}
+	return n
+}
+
+// NamespaceOf returns the namespace of the token with this id, if there is one.
+func (t *Tokens) NamespaceOf(id string) (ns ident.Namespace, ok bool) {
+	if tok := (*t.byID.Load())[id]; tok != nil {
+		return ident.Namespace(tok.stored.Namespace), true
+	}
+	return "", false
+}
+
+// RemoveNamespace ends and removes all tokens of a namespace, and those that cannot be removed now end all the same.
+func (t *Tokens) RemoveNamespace(ctx context.Context, ns ident.Namespace) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	next := maps.Clone(*t.byID.Load())
+	var gone []string
+	for id, tok := range next {
+		if tok.stored.Namespace == string(ns) {
+			gone = append(gone, id)
+			delete(next, id)
+		}
+	}
+	t.byID.Store(&next)
+	for _, id := range gone {
+		if err := t.bucket.Delete(ctx, id); err != nil {
+			return unavailable(err)
+		}
+	}
+	return nil
 }
 
 // newText makes the text of a token. crypto/rand does not fail: it ends the process instead.

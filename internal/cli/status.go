@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -100,6 +102,16 @@ func writeStatus(w io.Writer, s *api.Status, now time.Time) {
 		})
 	}
 	columns(w, rows)
+	rows = [][]string{{"NAMESPACE", "QUOTA", "VALUE", "USE"}}
+	for _, n := range s.Namespaces {
+		for _, name := range slices.Sorted(maps.Keys(n.Quotas)) {
+			rows = append(rows, []string{n.Name, name, quotaValue(n.Quotas, name), quotaValue(n.Use, name)})
+		}
+	}
+	if len(rows) > 1 {
+		fmt.Fprintln(w)
+		columns(w, rows)
+	}
 }
 
 // failures says how many there were, if any.

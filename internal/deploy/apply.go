@@ -73,6 +73,9 @@ func (d *Deployer) Apply(ctx context.Context, by ident.PrincipalID, ns ident.Nam
 	if err := d.checkPinned(old, next); err != nil {
 		return nil, err
 	}
+	if err := d.checkHeld(ctx, ns, bundle, old, next); err != nil {
+		return nil, err
+	}
 	if dryRun {
 		return plan, nil
 	}
@@ -113,7 +116,7 @@ func (d *Deployer) build(ctx context.Context, by ident.PrincipalID, ns ident.Nam
 	for name := range m.Functions {
 		module := bundle.Modules[string(name)]
 		sf := storedFunction{
-			Module: module.Kind, Blob: digest(module.Code), Revision: next.stored.Revision, Deployed: now, By: by,
+			Module: module.Kind, Blob: digest(module.Code), Size: int64(len(module.Code) + len(module.SourceMap)), Revision: next.stored.Revision, Deployed: now, By: by,
 		}
 		if len(module.SourceMap) > 0 {
 			sf.SourceMap = digest(module.SourceMap)

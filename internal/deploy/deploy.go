@@ -31,7 +31,7 @@ import (
 type Bucket interface {
 	Get(ctx context.Context, key string) ([]byte, error)
 	Put(ctx context.Context, key string, value []byte) error
-	Create(ctx context.Context, key string, value []byte) error
+	Delete(ctx context.Context, key string) error
 	List(ctx context.Context, prefix, after string, limit int) ([]store.Entry, error)
 }
 
@@ -70,8 +70,11 @@ func (p inProcess) Load(ctx context.Context, spec cell.Spec, limits cell.Limits)
 	return f, nil
 }
 
-// maxNamespaces bounds the namespaces of a server: each has an event log and a dispatcher of its own.
-const maxNamespaces = 1000
+// Namespaces are those of the server; namespace.Registry are.
+type Namespaces interface {
+	// Ensure makes a namespace unless it exists.
+	Ensure(ctx context.Context, ns ident.Namespace) error
+}
 
 // Config says what a Deployer works with.
 type Config struct {
@@ -81,6 +84,10 @@ type Config struct {
 	// End returns the position that the next event of a namespace will stand at or after: a new
 	// subscription gets events from there on.
 	End func(ctx context.Context, ns ident.Namespace) (ident.Position, error)
+	// Namespaces makes the namespace of an app that is new.
+	Namespaces Namespaces
+	// Within returns a problem when a namespace may not hold so much together.
+	Within func(ns ident.Namespace, held Held) error
 	// Memory is how much memory loaded functions may take together, in bytes. What is in use stays.
 	Memory int64
 	// Grants is what the doors of functions are made of.
@@ -137,37 +144,21 @@ func (d *Deployer) State(ns ident.Namespace) *State {
 // emptyState is what is active in a namespace without apps.
 var emptyState = newState(nil)
 
-// Namespaces returns every namespace that exists, in order of name.
-func (d *Deployer) Namespaces() []ident.Namespace {
-	return slices.Sorted(maps.Keys(*d.states.Load()))
-}
+// Found returns the namespaces that the store had something of, in order of name.
+func (d *Deployer) Found() []ident.Namespace { return slices.Sorted(maps.Keys(*d.states.Load())) }
 
-// EnsureNamespace creates ns unless it exists.
-func (d *Deployer) EnsureNamespace(ctx context.Context, ns ident.Namespace) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.ensure(ctx, ns)
-}
-
+// ensure sees that ns exists. d.mu is held.
 func (d *Deployer) ensure(ctx context.Context, ns ident.Namespace) error {
-	if d.apps[ns] != nil {
-		return nil
+	if err := d.cfg.Namespaces.Ensure(ctx, ns); err != nil {
+		return err
 	}
-	if len(d.apps) >= maxNamespaces {
-		return problem.New(problem.Exhausted, "deploy.too_many_namespaces", "there are %d namespaces, which is the most", maxNamespaces)
+	if d.apps[ns] == nil {
+		d.apps[ns] = map[ident.AppName]*app{}
 	}
-	if err := d.cfg.Apps.Create(ctx, string(ns)+"/", nil); err != nil && !errors.Is(err, store.ErrExists) {
-		return unavailable(err)
-	}
-	d.apps[ns] = map[ident.AppName]*app{}
-	d.publish(ns)
 	return nil
 }
 
-// Exists reports whether ns exists.
-func (d *Deployer) Exists(ns ident.Namespace) bool { return (*d.states.Load())[ns] != nil }
-
-// OnChange has f called after each change of a namespace, its creation included. f MUST NOT change
+// OnChange has f called after each change of what is active in a namespace. f MUST NOT change
 // anything here itself, and should be quick: whoever made the change waits for it.
 func (d *Deployer) OnChange(f func(ident.Namespace)) {
 	d.mu.Lock()
@@ -187,6 +178,13 @@ func (d *Deployer) publish(ns ident.Namespace) {
 	for _, f := range d.notify {
 		f(ns)
 	}
+}
+
+// unpublish makes ns one of which nothing is known. d.mu is held.
+func (d *Deployer) unpublish(ns ident.Namespace) {
+	next := maps.Clone(*d.states.Load())
+	delete(next, ns)
+	d.states.Store(&next)
 }
 
 // SetPaused pauses or resumes a subscription, and returns it as it is then.

@@ -67,7 +67,7 @@ func TestApply(t *testing.T) {
 		f.Limits.Memory != 8<<20 || f.Limits.Timeout != 2*time.Second || !f.Publish("order.priced") || f.Publish("order.created") {
 		t.Errorf("function is %+v", f)
 	}
-	if diff := cmp.Diff([]ident.Namespace{"default", "default"}, changed); diff != "" {
+	if diff := cmp.Diff([]ident.Namespace{"default"}, changed); diff != "" {
 		t.Errorf("told of (-want +got):\n%s", diff)
 	}
 	if diff := cmp.Diff([]string{"shop 1"}, apply(t, d, app(shop, 1))); diff != "" {
@@ -273,9 +273,6 @@ func TestDoubtfulWrite(t *testing.T) {
 	t.Parallel()
 	w := newWorld()
 	d := w.open(t)
-	if err := d.EnsureNamespace(t.Context(), "default"); err != nil {
-		t.Fatal(err)
-	}
 	w.lateFail = true
 	apply(t, d, app(shop, 1))
 	if _, err := d.SetPaused(t.Context(), "default", "all", true); err != nil {
@@ -301,7 +298,7 @@ func TestCanceledCaller(t *testing.T) {
 	if _, err := d.Apply(ctx, "token:t", "other", app(shop, 1), false, nil); err == nil {
 		t.Error("Apply succeeded for a caller who is gone")
 	}
-	if d.Exists("other") || len(show(d, "default")) != 0 {
+	if w.namespaces["other"] || len(show(d, "default")) != 0 {
 		t.Error("a failed Apply changed something")
 	}
 }
@@ -425,7 +422,7 @@ func TestModulesKept(t *testing.T) {
 	want(2, 4)
 	apply(t, d, app(shop, 5))
 	want(2, 4, 5)
-	if diff := cmp.Diff([]ident.Namespace{"default", "elsewhere"}, d.Namespaces()); diff != "" {
+	if diff := cmp.Diff([]ident.Namespace{"default", "elsewhere"}, d.Found()); diff != "" {
 		t.Errorf("namespaces (-want +got):\n%s", diff)
 	}
 }
@@ -498,28 +495,80 @@ source = "price.js"
 	}
 }
 
-func TestNamespaces(t *testing.T) {
+// TestRemoveNamespace: what only the namespace has goes, what another has too stays, and a removal that failed half-way is
+// completed by the next.
+func TestRemoveNamespace(t *testing.T) {
 	t.Parallel()
-	w := newWorld()
-	d := w.open(t)
-	for range 2 {
-		if err := d.EnsureNamespace(t.Context(), "default"); err != nil {
+	for failAt := 1; ; failAt++ {
+		w := newWorld()
+		d := w.open(t)
+		apply(t, d, app(shop, 1))
+		apply(t, d, app(shop, 2))
+		if _, err := d.Apply(t.Context(), "token:t", "elsewhere", app(shop, 2), false, nil); err != nil {
 			t.Fatal(err)
 		}
-	}
-	if d = w.open(t); !d.Exists("default") || d.Exists("other") {
-		t.Errorf("namespaces after a restart are %v", d.Namespaces())
-	}
-	for _, ns := range []ident.Namespace{"default", "other"} {
-		if s := d.State(ns); s == nil || len(s.Functions) != 0 {
-			t.Errorf("State(%s) = %+v", ns, s)
+		w.writes, w.failAt = 0, failAt
+		err := d.RemoveNamespace(t.Context(), "default")
+		w.failAt = 0
+		if err != nil {
+			d = w.open(t) // as after a crash
+			if err := d.RemoveNamespace(t.Context(), "default"); err != nil {
+				t.Fatalf("after a failure of write %d: %v", failAt, err)
+			}
+		}
+		if diff := cmp.Diff([]string{digestOf(2)}, w.kept()); diff != "" {
+			t.Errorf("failure of write %d: modules that are left (-want +got):\n%s", failAt, diff)
+		}
+		d = w.open(t)
+		if diff := cmp.Diff([]ident.Namespace{"elsewhere"}, d.Found()); diff != "" {
+			t.Errorf("failure of write %d: namespaces that are left (-want +got):\n%s", failAt, diff)
+		}
+		if len(d.State("default").Functions) != 0 || len(d.State("elsewhere").Functions) == 0 {
+			t.Errorf("failure of write %d: the wrong functions are left", failAt)
+		}
+		if err == nil {
+			if failAt < 3 {
+				t.Errorf("a removal has only %d writes", failAt-1)
+			}
+			return
 		}
 	}
-	for i := range 2000 {
-		err := d.EnsureNamespace(t.Context(), ident.Namespace(fmt.Sprint("n", i)))
-		if (err != nil) != (i >= 999) || err != nil && problem.From(err).Code != "deploy.too_many_namespaces" {
-			t.Fatalf("namespace %d: %v", i+2, err)
+}
+
+// TestHeld: what an app would have its namespace hold is asked about before anything is stored, without the app's own revision
+// before.
+func TestHeld(t *testing.T) {
+	t.Parallel()
+	w := newWorld()
+	var asked []deploy.Held
+	refuse := errors.New("too much")
+	w.within = func(ns ident.Namespace, h deploy.Held) error {
+		asked = append(asked, h)
+		if ns == "full" {
+			return refuse
 		}
+		return nil
+	}
+	d := w.open(t)
+	other := "name = \"other\"\n[functions.other]\nsource = \"other.wasm\"\n"
+	apply(t, d, app(shop, 1))
+	apply(t, d, app(shop, 2))
+	apply(t, d, app(other, 1))
+	one := d.State("default").Held
+	size := int64(len(module(1).Code))
+	if last := asked[2]; asked[0] != asked[1] || last != one || last.Functions != asked[0].Functions+1 || last.ModuleBytes != asked[0].ModuleBytes+size ||
+		last.Subscriptions != asked[0].Subscriptions {
+		t.Errorf("asked about %+v, and holds %+v", asked, one)
+	}
+	if again := w.open(t).State("default").Held; again != one {
+		t.Errorf("after a restart it holds %+v; want %+v", again, one)
+	}
+	before := len(w.kept())
+	if _, err := d.Apply(t.Context(), "token:t", "full", app(shop, 3), false, nil); !errors.Is(err, refuse) {
+		t.Errorf("Apply = %v, want the refusal", err)
+	}
+	if w.namespaces["full"] || len(w.kept()) != before {
+		t.Error("an app that was refused left something")
 	}
 }
 

@@ -25,10 +25,12 @@ var errDisk = errors.New("disk is gone")
 
 // world is everything that outlives a Deployer, and can be told to fail.
 type world struct {
-	mu    sync.Mutex
-	apps  map[string][]byte
-	blobs map[string][]byte
-	end   ident.Position
+	mu         sync.Mutex
+	apps       map[string][]byte
+	blobs      map[string][]byte
+	namespaces map[ident.Namespace]bool
+	within     func(ident.Namespace, deploy.Held) error
+	end        ident.Position
 	// writes counts what was written; the write failAt and all after it fail.
 	writes, failAt int
 	// lateFail has the Put of an app fail after it was made.
@@ -54,7 +56,7 @@ func (w *world) kept() []string {
 }
 
 func newWorld() *world {
-	return &world{apps: map[string][]byte{}, blobs: map[string][]byte{}, end: 5 << ident.PositionIndexBits}
+	return &world{apps: map[string][]byte{}, blobs: map[string][]byte{}, namespaces: map[ident.Namespace]bool{}, end: 5 << ident.PositionIndexBits}
 }
 
 type bucket struct{ *world }
@@ -81,11 +83,30 @@ func (w bucket) Put(ctx context.Context, key string, value []byte) error {
 	return nil
 }
 
-func (w bucket) Create(ctx context.Context, key string, value []byte) error {
-	if _, err := w.Get(ctx, key); err == nil {
-		return store.ErrExists
+func (w bucket) Delete(_ context.Context, key string) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := w.write(); err != nil {
+		return err
 	}
-	return w.Put(ctx, key, value)
+	delete(w.apps, key)
+	return nil
+}
+
+// namespaces notes which namespaces were made.
+type namespaces struct{ *world }
+
+func (w namespaces) Ensure(ctx context.Context, ns ident.Namespace) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.namespaces[ns] {
+		return nil
+	}
+	if err := errors.Join(ctx.Err(), w.write()); err != nil {
+		return err
+	}
+	w.namespaces[ns] = true
+	return nil
 }
 
 func (w bucket) List(_ context.Context, prefix, _ string, _ int) ([]store.Entry, error) {
@@ -163,7 +184,7 @@ func (w *world) open(t testing.TB) *deploy.Deployer {
 func (w *world) tryOpen(t testing.TB) (*deploy.Deployer, error) {
 	t.Helper()
 	return deploy.New(t.Context(), deploy.Config{
-		Apps: bucket{w}, Blobs: blobs{w}, Engine: deploy.InProcess(newEngine(t)), Memory: 1 << 30,
+		Apps: bucket{w}, Blobs: blobs{w}, Namespaces: namespaces{w}, Within: w.within, Engine: deploy.InProcess(newEngine(t)), Memory: 1 << 30,
 		End: func(context.Context, ident.Namespace) (ident.Position, error) { return w.end, w.failEnd },
 	})
 }

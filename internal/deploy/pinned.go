@@ -43,7 +43,7 @@ const pinsAtOnce = 2
 func (d *Deployer) Pin(ctx context.Context) {
 	turns := make(chan struct{}, pinsAtOnce)
 	var all sync.WaitGroup
-	for _, ns := range d.Namespaces() {
+	for _, ns := range d.Found() {
 		for _, f := range d.State(ns).Functions {
 			if !f.module.pinned || ctx.Err() != nil {
 				continue

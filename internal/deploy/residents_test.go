@@ -66,7 +66,7 @@ func TestMemoryIsBounded(t *testing.T) {
 	}
 	w, engine := newWorld(), &weighed{loaded: map[string]int{}, bytes: 10}
 	d, err := deploy.New(t.Context(), deploy.Config{
-		Apps: bucket{w}, Blobs: blobs{w}, Engine: engine, Memory: 30,
+		Apps: bucket{w}, Blobs: blobs{w}, Namespaces: namespaces{w}, Engine: engine, Memory: 30,
 		End: func(context.Context, ident.Namespace) (ident.Position, error) { return 0, nil },
 	})
 	if err != nil {
@@ -131,7 +131,7 @@ func TestPinned(t *testing.T) {
 	open := func() *deploy.Deployer {
 		t.Helper()
 		d, err := deploy.New(t.Context(), deploy.Config{
-			Apps: bucket{w}, Blobs: blobs{w}, Engine: engine, Memory: 30,
+			Apps: bucket{w}, Blobs: blobs{w}, Namespaces: namespaces{w}, Engine: engine, Memory: 30,
 			End: func(context.Context, ident.Namespace) (ident.Position, error) { return 0, nil },
 		})
 		if err != nil {
@@ -208,7 +208,7 @@ func TestWarm(t *testing.T) {
 	for most, want := range map[int64]string{60: "f0 f1 f2", 0: "", 1000: "f0 f1 f2 f3 f4"} {
 		engine := &weighed{loaded: map[string]int{}, bytes: 10}
 		d, err := deploy.New(t.Context(), deploy.Config{
-			Apps: bucket{w}, Blobs: blobs{w}, Engine: engine, Memory: most,
+			Apps: bucket{w}, Blobs: blobs{w}, Namespaces: namespaces{w}, Engine: engine, Memory: most,
 			End: func(context.Context, ident.Namespace) (ident.Position, error) { return 0, nil },
 		})
 		if err != nil {

@@ -27,7 +27,9 @@ type State struct {
 	Functions     map[ident.FunctionName]*Function
 	EventTypes    map[ident.EventType]*EventType
 	Subscriptions map[ident.SubscriptionName]*Subscription
-	index         *filter.Index[*Subscription]
+	// Held is how much all that is. Of modules that a server before there were quotas stored, the size is not known.
+	Held  Held
+	index *filter.Index[*Subscription]
 }
 
 // EventType is a type that an app describes.
@@ -129,7 +131,7 @@ func newState(apps map[ident.AppName]*app) *State {
 	for _, n := range slices.Sorted(maps.Keys(s.Subscriptions)) {
 		entries = append(entries, filter.Entry[*Subscription]{Filter: s.Subscriptions[n].Filter, Value: s.Subscriptions[n]})
 	}
-	s.index = filter.NewIndex(entries)
+	s.index, s.Held = filter.NewIndex(entries), heldBy(apps)
 	return s
 }
 

@@ -49,13 +49,15 @@ type stored struct {
 }
 
 type storedFunction struct {
-	Module    api.ModuleKind    `json:"module"`
-	Kind      string            `json:"kind"`
-	Blob      string            `json:"blob"`
-	SourceMap string            `json:"source_map,omitempty"`
-	Revision  int               `json:"revision"`
-	Deployed  time.Time         `json:"deployed"`
-	By        ident.PrincipalID `json:"by"`
+	Module    api.ModuleKind `json:"module"`
+	Kind      string         `json:"kind"`
+	Blob      string         `json:"blob"`
+	SourceMap string         `json:"source_map,omitempty"`
+	// Size is of both, in bytes; 0 in what a server before there were quotas stored.
+	Size     int64             `json:"size,omitempty"`
+	Revision int               `json:"revision"`
+	Deployed time.Time         `json:"deployed"`
+	By       ident.PrincipalID `json:"by"`
 }
 
 // blobs returns the digests of all blobs that s names.

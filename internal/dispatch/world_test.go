@@ -83,7 +83,7 @@ func newWorld(t *testing.T, manifest string) *world {
 		}
 	})
 	w.deployer, err = deploy.New(t.Context(), deploy.Config{
-		Apps: bucket{w, "apps"}, Blobs: blobs{bucket{w, "blobs"}}, Engine: deploy.InProcess(engine), Memory: 1 << 30,
+		Apps: bucket{w, "apps"}, Blobs: blobs{bucket{w, "blobs"}}, Namespaces: anyNamespace{}, Engine: deploy.InProcess(engine), Memory: 1 << 30,
 		End: func(context.Context, ident.Namespace) (ident.Position, error) { return 0, nil },
 	})
 	if err != nil {
@@ -340,6 +340,11 @@ func (w journal) Read(_ context.Context, from uint64, fn func(uint64, [][]byte) 
 }
 
 func (w journal) Trim(context.Context, uint64) error { return nil }
+
+// anyNamespace has every namespace there is.
+type anyNamespace struct{}
+
+func (anyNamespace) Ensure(context.Context, ident.Namespace) error { return nil }
 
 // bucket is a store.Bucket; frozen spares the deployer's.
 type bucket struct {

@@ -151,3 +151,14 @@ func (j *Journal) First(ctx context.Context) (seq uint64, size int64, err error)
 func (j *Journal) Trim(ctx context.Context, before uint64) error {
 	return j.stream.Trim(ctx, before)
 }
+
+// Delete removes the event log and the named journals of a namespace, all of which MUST be closed. It may be called again
+// after an error.
+func Delete(ctx context.Context, eng *store.Engine, ns ident.Namespace, journals ...string) error {
+	for _, name := range append([]string{"events"}, journals...) {
+		if err := eng.DeleteStream(ctx, store.StreamConfig{Name: name + "-" + string(ns)}); err != nil {
+			return fmt.Errorf("delete %s of namespace %q: %w", name, ns, err)
+		}
+	}
+	return nil
+}

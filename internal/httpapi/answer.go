@@ -85,9 +85,9 @@ func (a *API) document(p *problem.Error) *api.Problem {
 }
 
 // encode returns v as JSON. What a function wrote may not be UTF-8; it is answered with replacement
-// characters. Event data keeps its strings as they were written.
+// characters. Event data keeps its strings as they were written. Equal values have equal texts.
 func encode[T any](v *T) ([]byte, error) {
-	return json.Marshal(v, jsontext.AllowInvalidUTF8(true), jsontext.PreserveRawStrings(true))
+	return json.Marshal(v, jsontext.AllowInvalidUTF8(true), jsontext.PreserveRawStrings(true), json.Deterministic(true))
 }
 
 // answer writes v as JSON.

@@ -66,6 +66,8 @@ type Tokens interface {
 	Create(ctx context.Context, by ident.PrincipalID, req api.TokenRequest) (*api.NewToken, error)
 	List() []api.Token
 	Revoke(ctx context.Context, id string) error
+	// NamespaceOf returns the namespace of a token, if there is one.
+	NamespaceOf(id string) (ns ident.Namespace, ok bool)
 }
 
 // Decisions is the record of what the guard decided; access.Decisions is one.
@@ -84,8 +86,26 @@ type Deployer interface {
 	Apply(ctx context.Context, by ident.PrincipalID, ns ident.Namespace, bundle *api.Bundle, dryRun bool, may deploy.Consent) (*api.Plan, error)
 	State(ns ident.Namespace) *deploy.State
 	SetPaused(ctx context.Context, ns ident.Namespace, name ident.SubscriptionName, paused bool) (*deploy.Subscription, error)
-	Namespaces() []ident.Namespace
-	EnsureNamespace(ctx context.Context, ns ident.Namespace) error
+}
+
+// Namespaces are those of the server.
+type Namespaces interface {
+	// Create makes a namespace. One that is there as it is asked for is no error: created is false then.
+	Create(ctx context.Context, by ident.PrincipalID, req *api.NamespaceRequest) (created bool, err error)
+	Update(ctx context.Context, ns ident.Namespace, req *api.NamespaceUpdate) error
+	// Delete deletes a namespace; drain returns when no request is in it any more.
+	Delete(ctx context.Context, by ident.PrincipalID, ns ident.Namespace, force bool, drain func(context.Context) error) (*api.NamespaceDeleted, error)
+	// Get returns a namespace, without what it uses, or a NotFound problem.
+	Get(ns ident.Namespace) (*api.Namespace, error)
+	// Names returns all that exist, in order; List also those being deleted.
+	Names() []ident.Namespace
+	List() []api.Namespace
+	// Use returns what of each quota a namespace uses.
+	Use(ns ident.Namespace) (map[string]int64, error)
+	// Ensure makes a namespace unless it exists.
+	Ensure(ctx context.Context, ns ident.Namespace) error
+	// Open returns nil when requests may use a namespace, or may make it.
+	Open(ns ident.Namespace) error
 }
 
 // Log is the event log of a namespace; eventlog.Log is one.
@@ -154,6 +174,7 @@ type Deps struct {
 	Policies   Policies
 	Intake     Intake
 	Deployer   Deployer
+	Namespaces Namespaces
 	// Space returns the space of a namespace, or a NotFound problem.
 	Space func(ns ident.Namespace) (*Space, error)
 	// Status returns the state of the server, without namespaces.
@@ -181,6 +202,7 @@ type API struct {
 	memory   atomic.Int64 // of bodies, in bytes
 	bodies   sync.Pool
 	waits    waits
+	inside   inside
 }
 
 // New returns the API.
@@ -197,7 +219,8 @@ func New(cfg Config, deps Deps) (*API, error) {
 		a.titles[e.Code] = e.Title
 	}
 	a.bodies.New = func() any { return new([]byte) }
-	a.waits.cancels = map[int]context.CancelFunc{}
+	a.waits.cancels, a.waits.closed = map[int]waiting{}, map[ident.Namespace]bool{}
+	a.inside.requests = map[ident.Namespace]int{}
 	a.nothing = &resource{api: a}
 	for path, methods := range byPath(routes()) {
 		a.mux.Handle(path, &resource{api: a, methods: methods, allow: allowed(methods)})

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"sallyport/internal/ident"
 	"sallyport/internal/problem"
 )
 
@@ -56,16 +57,22 @@ func stopping() error {
 		WithHint("send again after the time in Retry-After").WithRetryAfter(stoppingPause)
 }
 
-// waits are the requests that wait for something to happen. They can be ended all at once.
+// waits are the requests that wait for something to happen. They can be ended all at once, or those of a namespace.
 type waits struct {
 	mu      sync.Mutex
-	cancels map[int]context.CancelFunc
+	cancels map[int]waiting
 	next    int
 	ended   bool
+	closed  map[ident.Namespace]bool
 }
 
-// add returns a context that ends with ctx, after d if that is positive, or when the server drains.
-func (w *waits) add(ctx context.Context, d time.Duration) (_ context.Context, release func(), err error) {
+type waiting struct {
+	ns     ident.Namespace
+	cancel context.CancelFunc
+}
+
+// add returns a context that ends with ctx, after d if that is positive, or when the server drains or ns does.
+func (w *waits) add(ctx context.Context, ns ident.Namespace, d time.Duration) (_ context.Context, release func(), err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if len(w.cancels) >= maxWaiting {
@@ -77,12 +84,12 @@ func (w *waits) add(ctx context.Context, d time.Duration) (_ context.Context, re
 	} else {
 		ctx, cancel = context.WithCancel(ctx)
 	}
-	if w.ended {
+	if w.ended || w.closed[ns] {
 		cancel()
 	}
 	id := w.next
 	w.next++
-	w.cancels[id] = cancel
+	w.cancels[id] = waiting{ns, cancel}
 	return ctx, func() {
 		cancel()
 		w.mu.Lock()
@@ -95,15 +102,33 @@ func (w *waits) end() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.ended = true
-	for _, cancel := range w.cancels {
-		cancel()
+	for _, one := range w.cancels {
+		one.cancel()
 	}
 }
 
+// close ends those of ns, until reopen.
+func (w *waits) close(ns ident.Namespace) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.closed[ns] = true
+	for _, one := range w.cancels {
+		if one.ns == ns {
+			one.cancel()
+		}
+	}
+}
+
+func (w *waits) reopen(ns ident.Namespace) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.closed, ns)
+}
+
 // wait counts a request as one that waits, and no longer as one being answered; release turns it
-// back. The context ends with the request, after d if that is positive, or when the server drains.
+// back. The context ends with the request, after d if that is positive, or when the server or the namespace drains.
 func (a *API) wait(c *call, d time.Duration) (_ context.Context, release func(), err error) {
-	ctx, done, err := a.waits.add(c.r.Context(), d)
+	ctx, done, err := a.waits.add(c.r.Context(), c.ns, d)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -112,6 +137,52 @@ func (a *API) wait(c *call, d time.Duration) (_ context.Context, release func(),
 		a.active.Add(1)
 		done()
 	}, nil
+}
+
+// inside counts the requests that are in each namespace.
+type inside struct {
+	mu       sync.Mutex
+	requests map[ident.Namespace]int
+	left     chan struct{} // closed when a request leaves, if somebody waits for it
+}
+
+func (x *inside) enter(ns ident.Namespace) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.requests[ns]++
+}
+
+func (x *inside) leave(ns ident.Namespace) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.requests[ns]--; x.requests[ns] == 0 {
+		delete(x.requests, ns)
+	}
+	if x.left != nil {
+		close(x.left)
+		x.left = nil
+	}
+}
+
+// empty returns when no request is in ns.
+func (x *inside) empty(ctx context.Context, ns ident.Namespace) error {
+	for {
+		x.mu.Lock()
+		n := x.requests[ns]
+		if x.left == nil {
+			x.left = make(chan struct{})
+		}
+		left := x.left
+		x.mu.Unlock()
+		if n == 0 {
+			return nil
+		}
+		select {
+		case <-left:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 // reserve takes n bytes of the memory for bodies, if there are that many.

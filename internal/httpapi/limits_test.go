@@ -281,7 +281,7 @@ func TestMethods(t *testing.T) {
 		t.Errorf("Allow = %q", rec.Header().Get("Allow"))
 	}
 	wantProblem(t, w.do("HEAD", "/v1/status", ""), 405, "httpapi.method_not_allowed")
-	for _, target := range []string{"/", "/v1/nothing", "//v1/status", "/v1/status/", "/v1/../v1/status", shop + "/events/..", shop} {
+	for _, target := range []string{"/", "/v1/nothing", "//v1/status", "/v1/status/", "/v1/../v1/status", shop + "/events/..", shop + "/nothing"} {
 		wantProblem(t, w.do("GET", target, ""), 404, "httpapi.no_such_path")
 	}
 	wantProblem(t, w.do("GET", "/v1/status?"+strings.Repeat("a", httpapi.MaxQueryBytes+1), ""), 400, "httpapi.bad_request")

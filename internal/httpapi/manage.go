@@ -3,7 +3,6 @@ package httpapi
 import (
 	"cmp"
 	"context"
-	"errors"
 	"net/http"
 	"slices"
 	"time"
@@ -217,47 +216,19 @@ func (a *API) apply(c *call) error {
 	return answer(c, http.StatusOK, plan)
 }
 
-// createToken makes a token, and its namespace if that is new.
-func (a *API) createToken(c *call) error {
-	var req api.TokenRequest
-	if err := readJSON(c.r, maxSmallBody, &req); err != nil {
-		return err
-	}
-	tok, err := a.deps.Guard.Create(c.r.Context(), c.p.ID, req)
-	if err != nil {
-		return err
-	}
-	if req.Namespace != "" {
-		// After the token, which Create refuses if it is malformed: a typo makes no namespace.
-		if err := a.deps.Deployer.EnsureNamespace(c.r.Context(), ident.Namespace(req.Namespace)); err != nil {
-			return errors.Join(err, a.deps.Guard.Revoke(context.WithoutCancel(c.r.Context()), tok.ID))
-		}
-	}
-	return answer(c, http.StatusCreated, tok)
-}
-
-func (a *API) listTokens(c *call) error {
-	return answer(c, http.StatusOK, &api.TokenList{Tokens: a.deps.Guard.List()})
-}
-
-func (a *API) revokeToken(c *call) error {
-	if err := a.deps.Guard.Revoke(c.r.Context(), c.r.PathValue("id")); err != nil {
-		return err
-	}
-	c.WriteHeader(http.StatusNoContent)
-	return nil
-}
-
 // status answers with the server's state and the balance of each namespace that the caller may see.
 // Whoever may see neither the server nor a namespace is refused.
 func (a *API) status(c *call) error {
 	denied := a.deps.Guard.Authorize(c.r.Context(), c.p, policy.ReadStatus, policy.OfServer())
 	namespaces := []api.NamespaceStatus{}
-	for _, ns := range a.deps.Deployer.Namespaces() {
+	for _, ns := range a.deps.Namespaces.Names() {
 		if a.deps.Guard.Authorize(c.r.Context(), c.p, policy.ReadStatus, policy.OfNamespace(ns)) != nil {
 			continue
 		}
 		n, err := a.namespaceStatus(c.r.Context(), ns)
+		if problem.From(err).Kind == problem.NotFound || a.deps.Namespaces.Open(ns) != nil {
+			continue // it is being deleted
+		}
 		if err != nil {
 			return err
 		}
@@ -292,10 +263,19 @@ func (a *API) namespaceStatus(ctx context.Context, ns ident.Namespace) (api.Name
 		return api.NamespaceStatus{}, err
 	}
 	state := a.deps.Deployer.State(ns)
+	quotas, err := a.deps.Namespaces.Get(ns)
+	if err != nil {
+		return api.NamespaceStatus{}, err
+	}
+	use, err := a.deps.Namespaces.Use(ns)
+	if err != nil {
+		return api.NamespaceStatus{}, err
+	}
 	return api.NamespaceStatus{
 		Name: string(ns), Accepted: int64(st.Accepted), Done: b.Done, Dead: b.Dead, Pending: int64(st.Accepted) - b.Done - b.Dead,
 		FirstPosition: uint64(ident.NewPosition(st.First, 0)), LastPosition: uint64(ident.NewPosition(st.Last, ident.MaxBatchEvents-1)), StoredBytes: st.Bytes,
 		Functions: len(state.Functions), Subscriptions: len(state.Subscriptions), DeadLetters: b.DeadLetters,
+		Quotas: quotas.Quotas, Use: use,
 	}, nil
 }
 

@@ -118,7 +118,7 @@ func TestDescription(t *testing.T) {
 		if op.Responses["default"] == nil || op.Responses["401"] == nil || op.Responses["403"] == nil {
 			t.Errorf("%s lacks an answer that every route has", key)
 		}
-		if (op.RequestBody != nil) != (r.Method == "POST" && !strings.HasSuffix(r.Path, "pause") && !strings.HasSuffix(r.Path, "resume")) {
+		if (op.RequestBody != nil) != (r.Method == "PATCH" || r.Method == "POST" && !strings.HasSuffix(r.Path, "pause") && !strings.HasSuffix(r.Path, "resume")) {
 			t.Errorf("%s: request body described: %v", key, op.RequestBody != nil)
 		}
 		got := map[string][]string{}
@@ -202,6 +202,7 @@ func TestSchemas(t *testing.T) {
 		api.Change{}, api.Function{}, api.Grant{}, api.GrantChange{}, api.FunctionList{}, api.Usage{}, api.UsageLine{}, api.DecisionList{}, api.Decision{}, api.Policy{}, api.PolicyList{}, api.PolicyFiles{}, api.PolicyPlan{}, api.AccessChange{}, api.ReplayDifference{}, api.PolicyExplanation{}, api.Behind{}, api.FunctionRevision{}, api.PolicyMatch{}, api.PolicyCondition{}, api.AccessList{}, api.Access{}, api.UnusedList{}, api.UnusedActions{}, api.WildcardList{}, api.Wildcard{}, api.PolicyProposal{}, api.PerimeterVerdict{}, api.BridgeVerdict{}, api.LevelVerdict{}, api.Bridge{}, api.Level{}, api.Perimeter{}, api.PerimeterList{},
 		api.PerimeterTest{}, api.Crossing{}, api.Subscription{}, api.Filter{}, api.Retry{}, api.SubscriptionList{},
 		api.LogLine{}, api.TokenRequest{}, api.Token{}, api.TokenList{}, api.Status{}, api.CellStatus{}, api.IssuerStatus{}, api.RevocationStatus{}, api.Wall{}, api.NamespaceStatus{},
+		api.Namespace{}, api.NamespaceList{}, api.NamespaceRequest{}, api.NamespaceUpdate{}, api.NamespaceDeleted{},
 	}
 	left := maps.Clone(d.Components.Schemas)
 	for _, known := range []string{"CloudEvent", "NewToken"} { // not a type of ours; a Token and its text
@@ -267,6 +268,7 @@ func TestAnswers(t *testing.T) {
 		"applyPolicies": `{"files":{"a.cedar":"@id(\"a\") permit (principal == User::\"ann\", action == Action::\"publish\", resource);",` +
 			`"perimeters.toml":"[perimeters.cards]\nevent_types = [\"card.*\"]"}}`,
 		"applyPoliciesOnServer": `{"files":{"perimeters.toml":"[perimeters.cards]\nevent_types = [\"shop/card.*\"]"}}`,
+		"createNamespace":       `{"name":"new"}`, "updateNamespace": `{"owners":["user:ann"],"quotas":{"functions":5}}`,
 	}
 	ids := map[string]string{"getEvent": "e-1?data=true&wait=1s", "getDeadLetter": "l-1?data=true", "revokeToken": tok.ID}
 	names := map[string]string{

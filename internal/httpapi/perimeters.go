@@ -186,7 +186,7 @@ func (a *API) namespaces(c *call) []ident.Namespace {
 	if c.ns != "" {
 		return []ident.Namespace{c.ns}
 	}
-	return slices.Sorted(slices.Values(a.deps.Deployer.Namespaces()))
+	return a.deps.Namespaces.Names()
 }
 
 // decided returns what was decided about what a call is about: of a whole server, about it and every namespace. What was

@@ -201,7 +201,7 @@ func (a *API) universe(c *call, recorded []access.Decided) policy.Universe {
 	}
 	spaces := []ident.Namespace{c.ns}
 	if c.ns == "" {
-		spaces = a.deps.Deployer.Namespaces()
+		spaces = a.deps.Namespaces.Names()
 		what(policy.OfServer())
 	}
 	for _, ns := range spaces {

@@ -22,6 +22,8 @@ type route struct {
 	// query names the parameters that the route takes; any other is refused.
 	query []string
 	serve func(*API, *call) error
+	// outside says that a request is not in the namespace of its path, but about it: it is answered while that is deleted.
+	outside bool
 }
 
 // inNamespace begins the paths of what is in a namespace.
@@ -31,6 +33,11 @@ const inNamespace = "/v1/namespaces/{ns}"
 func routes() []route {
 	const ns = inNamespace
 	return []route{
+		{method: "GET", path: "/v1/namespaces", serve: (*API).listNamespaces},
+		{method: "POST", path: "/v1/namespaces", action: policy.ManageNamespaces, serve: (*API).createNamespace},
+		{method: "GET", path: ns, action: policy.ReadStatus, serve: (*API).getNamespace, outside: true},
+		{method: "PATCH", path: ns, serve: (*API).updateNamespace, outside: true},
+		{method: "DELETE", path: ns, serve: (*API).deleteNamespace, query: []string{"force"}, outside: true},
 		{method: "POST", path: ns + "/events", serve: (*API).publish},
 		{method: "GET", path: ns + "/events", action: policy.ReadEvents, serve: (*API).listEvents,
 			query: []string{"type", "source", "state", "since", "until", "limit", "cursor"}},
@@ -81,9 +88,9 @@ func routes() []route {
 			query: []string{"since", "until", "principal", "denied", "limit"}},
 		{method: "GET", path: "/v1/decisions", action: policy.ReadPolicies, serve: (*API).decisions,
 			query: []string{"since", "until", "principal", "denied", "limit"}},
-		{method: "POST", path: "/v1/tokens", action: policy.ManageTokens, serve: (*API).createToken},
-		{method: "GET", path: "/v1/tokens", action: policy.ManageTokens, serve: (*API).listTokens},
-		{method: "DELETE", path: "/v1/tokens/{id}", action: policy.ManageTokens, serve: (*API).revokeToken},
+		{method: "POST", path: "/v1/tokens", serve: (*API).createToken},
+		{method: "GET", path: "/v1/tokens", serve: (*API).listTokens},
+		{method: "DELETE", path: "/v1/tokens/{id}", serve: (*API).revokeToken},
 		{method: "GET", path: "/v1/status", serve: (*API).status},
 		{method: "GET", path: "/metrics", action: policy.ReadMetrics, serve: (*API).metrics},
 	}
@@ -190,6 +197,16 @@ func (res *resource) serve(c *call) error {
 	if c.route.action != "" {
 		if err := res.api.deps.Guard.Authorize(c.r.Context(), c.p, c.route.action, c.target()); err != nil {
 			return err
+		}
+	}
+	if c.ns != "" && !c.route.outside {
+		res.api.inside.enter(c.ns)
+		defer res.api.inside.leave(c.ns)
+		// After it was counted, so that whoever closed the namespace before waits for it, and not after.
+		if c.route.action != "" {
+			if err := res.api.deps.Namespaces.Open(c.ns); err != nil {
+				return err
+			}
 		}
 	}
 	return c.route.serve(res.api, c)

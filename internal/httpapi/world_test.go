@@ -7,7 +7,6 @@ import (
 	"errors"
 	"io"
 	"log/slog"
-	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -29,6 +28,7 @@ import (
 	"sallyport/internal/ident"
 	"sallyport/internal/ingress"
 	"sallyport/internal/meter"
+	"sallyport/internal/namespace"
 	"sallyport/internal/policy"
 	"sallyport/internal/problem"
 	"sallyport/internal/store"
@@ -64,10 +64,11 @@ func policies(t testing.TB, guard *access.Guard) *access.Policies {
 // shop and bank, each with one function "price" and one subscription "orders".
 type world struct {
 	*httpapi.API
-	guard  *access.Guard
-	log    *bytes.Buffer
-	spaces map[ident.Namespace]*space
-	tokens map[policy.Role]string // of the whole server
+	guard    *access.Guard
+	log      *bytes.Buffer
+	spaces   map[ident.Namespace]*space
+	registry *namespace.Registry
+	tokens   map[policy.Role]string // of the whole server
 
 	mu      sync.Mutex
 	refused []string
@@ -98,6 +99,15 @@ func (b *bucket) Put(_ context.Context, key string, value []byte) error {
 	return nil
 }
 
+func (b *bucket) Get(_ context.Context, key string) ([]byte, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if v, ok := b.m[key]; ok {
+		return v, nil
+	}
+	return nil, store.ErrNotFound
+}
+
 func (b *bucket) Delete(_ context.Context, key string) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -126,12 +136,16 @@ func newWorldOf(t testing.TB, cfg httpapi.Config) *world {
 		guard: access.NewGuard(tokens, builtIn), log: &bytes.Buffer{},
 		spaces: map[ident.Namespace]*space{"shop": newSpace("shop"), "bank": newSpace("bank")}, tokens: map[policy.Role]string{},
 	}
+	w.registry, err = namespace.Open(t.Context(), &bucket{m: map[string][]byte{}}, []ident.Namespace{"shop", "bank"})
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, role := range policy.Roles() {
 		w.tokens[role] = w.token(t, api.TokenRequest{Role: string(role)})
 	}
 	w.API, err = httpapi.New(cfg, httpapi.Deps{
 		Identifier: access.NewIdentifier(w.guard.Tokens, access.IdentifierConfig{}),
-		Guard:      w.guard, Decisions: decisions(t, w.guard), Policies: policies(t, w.guard), Intake: intake{w}, Deployer: deployer{w}, Space: w.space,
+		Guard:      w.guard, Decisions: decisions(t, w.guard), Policies: policies(t, w.guard), Intake: intake{w}, Deployer: deployer{w}, Space: w.space, Namespaces: namespaces{w.registry, w},
 		Status: func(context.Context) api.Status {
 			return api.Status{
 				Issuers:         []api.IssuerStatus{{URL: "https://login.example.com", Keys: 2, Refreshed: time.Unix(5, 0).UTC()}},
@@ -332,16 +346,39 @@ func (w deployer) SetPaused(_ context.Context, ns ident.Namespace, name ident.Su
 	return &out, nil
 }
 
-func (w deployer) Namespaces() []ident.Namespace { return slices.Collect(maps.Keys(w.spaces)) }
+// namespaces are real ones, but for what server adds to them.
+type namespaces struct {
+	*namespace.Registry
+	*world
+}
 
-func (w deployer) EnsureNamespace(_ context.Context, ns ident.Namespace) error {
+func (n namespaces) Ensure(ctx context.Context, ns ident.Namespace) error {
 	if ns == "broken" {
 		return errors.New("disk is gone")
 	}
-	if w.spaces[ns] == nil {
-		w.spaces[ns] = newSpace(ns)
+	if n.spaces[ns] == nil {
+		n.spaces[ns] = newSpace(ns)
 	}
-	return nil
+	return n.Registry.Ensure(ctx, ns)
+}
+
+func (n namespaces) Use(ident.Namespace) (map[string]int64, error) {
+	return map[string]int64{namespace.Functions: 1}, nil
+}
+
+func (n namespaces) Delete(ctx context.Context, _ ident.PrincipalID, ns ident.Namespace, _ bool, drain func(context.Context) error) (*api.NamespaceDeleted, error) {
+	if err := n.Close(ns); err != nil {
+		return nil, err
+	}
+	defer n.Reopen(ns)
+	if err := drain(ctx); err != nil {
+		return nil, err
+	}
+	if err := n.Forget(ctx, ns); err != nil {
+		return nil, err
+	}
+	delete(n.spaces, ns)
+	return &api.NamespaceDeleted{Name: string(ns), Accepted: 1, Done: 1}, nil
 }
 
 // space is the event log, the dispatcher and the function logs of a namespace.

@@ -69,6 +69,9 @@ func (in *Intake) Call(ctx context.Context, c *grant.Caller, function ident.Func
 		Event: e, AcceptedAt: now, Principal: p.ID, Target: function, Cause: c.Event.Position, CauseID: c.Event.ID, Hops: c.Event.Hops + 1,
 		Behind: behindFunction(c.Event, c.Function, c.Revision),
 	}
+	if in.cfg.Quotas != nil {
+		in.cfg.Quotas.Emitted(c.Namespace, 1, sizeOf([]event.Event{e}))
+	}
 	var appended []eventlog.Appended
 	if appended, err = log.Append(ctx, []event.Record{rec}); err != nil {
 		return 0, err

@@ -56,6 +56,28 @@ type Config struct {
 	Log func(ns ident.Namespace) (Log, error)
 	// State returns what is active in a namespace.
 	State func(ns ident.Namespace) *deploy.State
+	// Quotas bound what comes in; nil for no bound.
+	Quotas Quotas
+}
+
+// Quotas bound the events of namespaces; namespace.Registry does. size is of attributes and data, in bytes.
+type Quotas interface {
+	// Admit returns a problem when n events are too many, and else what to call when they are stored, or are not.
+	Admit(ctx context.Context, ns ident.Namespace, n int, size int64) (done func(), err error)
+	// Emitted counts events of functions, which are never refused for a quota.
+	Emitted(ns ident.Namespace, n int, size int64)
+}
+
+// sizeOf returns about how much events take, in bytes.
+func sizeOf(evs []event.Event) (size int64) {
+	for i := range evs {
+		e := &evs[i]
+		size += int64(len(e.ID) + len(e.Source) + len(e.Type) + len(e.Subject) + len(e.DataContentType) + len(e.DataSchema) + len(e.Data))
+		for _, x := range e.Extensions {
+			size += int64(len(x.Name) + len(x.Value))
+		}
+	}
+	return size
 }
 
 // Intake accepts events. It is safe for concurrent use.
@@ -104,6 +126,14 @@ func (in *Intake) Accept(ctx context.Context, p *access.Principal, ns ident.Name
 		recs[i] = event.Record{
 			Event: evs[i], AcceptedAt: now, Principal: p.ID, Target: opts.Target, Behind: event.Behind{Authority: authority},
 		}
+	}
+	if in.cfg.Quotas != nil {
+		// Last, so that what is refused for another reason counts for nothing.
+		done, err := in.cfg.Quotas.Admit(ctx, ns, len(evs), sizeOf(evs))
+		if err != nil {
+			return nil, err
+		}
+		defer done()
 	}
 	return store(ctx, log, recs)
 }
@@ -219,6 +249,9 @@ func (in *Intake) Emit(ctx context.Context, em Emission) ([]string, error) {
 			Event: e, AcceptedAt: now, Principal: p.ID,
 			Cause: em.Cause.Position, CauseID: em.Cause.ID, Hops: em.Cause.Hops + 1, Behind: behind,
 		}
+	}
+	if in.cfg.Quotas != nil {
+		in.cfg.Quotas.Emitted(em.Namespace, len(em.Events), sizeOf(em.Events))
 	}
 	_, err = log.Append(ctx, recs)
 	return ids, err

@@ -51,6 +51,13 @@ func (m *memory) Put(_ context.Context, name string, value []byte) error {
 	return nil
 }
 
+func (m *memory) Delete(_ context.Context, name string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.m, name)
+	return nil
+}
+
 // world is an issuer and who relies on it.
 type world struct {
 	t       *testing.T

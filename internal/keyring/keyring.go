@@ -39,10 +39,13 @@ var ErrExhausted = errors.New("segment key is used up and no new one can be stor
 
 // Wrapped keeps wrapped keys. They are safe to store anywhere: each is encrypted and authenticated.
 // Get returns an error that is fs.ErrNotExist when there is no value of that name. Put MUST return
-// only when the value is on disk; it replaces the value of that name.
+// only when the value is on disk; it replaces the value of that name. Names returns the names that begin with prefix.
+// Delete MUST return only when the value is gone from the disk; that there is none is no error.
 type Wrapped interface {
 	Get(ctx context.Context, name string) ([]byte, error)
 	Put(ctx context.Context, name string, value []byte) error
+	Names(ctx context.Context, prefix string) ([]string, error)
+	Delete(ctx context.Context, name string) error
 }
 
 // Keyring hands out sealers. It is safe for concurrent use and holds nothing to close.
@@ -136,6 +139,36 @@ func (k *Keyring) namespaceKey(ctx context.Context, ns ident.Namespace) (key, er
 	}
 	k.namespaces[ns] = made
 	return made, nil
+}
+
+// Destroy ends the keys of a namespace: whatever was sealed in it is unreadable from then on, wherever it still is. The key of
+// the namespace goes first and the others after; what a crash leaves undone, Destroy does when it is called again. The
+// sealers of the namespace MUST NOT be in use any more; Sealer makes others, with other keys.
+func (k *Keyring) Destroy(ctx context.Context, ns ident.Namespace) error {
+	if ns == "" {
+		return errors.New("BUG: the server's own keys are not to be destroyed")
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.namespaces, ns)
+	for id := range k.sealers {
+		if id.ns == ns {
+			delete(k.sealers, id)
+		}
+	}
+	if err := k.wrapped.Delete(ctx, namespaceName(ns)); err != nil {
+		return fmt.Errorf("destroy the key of namespace %q: %w", ns, err)
+	}
+	names, err := k.wrapped.Names(ctx, segmentPrefix(ns))
+	if err != nil {
+		return fmt.Errorf("list the segment keys of namespace %q: %w", ns, err)
+	}
+	for _, name := range names {
+		if err := k.wrapped.Delete(ctx, name); err != nil {
+			return fmt.Errorf("destroy the segment keys of namespace %q: %w", ns, err)
+		}
+	}
+	return nil
 }
 
 func checkPurpose(purpose string) error {

@@ -55,6 +55,28 @@ func (m *memory) Put(_ context.Context, name string, value []byte) error {
 	return nil
 }
 
+func (m *memory) Names(_ context.Context, prefix string) ([]string, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var names []string
+	for name := range m.values {
+		if strings.HasPrefix(name, prefix) {
+			names = append(names, name)
+		}
+	}
+	return names, nil
+}
+
+func (m *memory) Delete(_ context.Context, name string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.fail != nil {
+		return m.fail
+	}
+	delete(m.values, name)
+	return nil
+}
+
 func (m *memory) setFail(err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -556,4 +578,62 @@ func BenchmarkSealer(b *testing.B) {
 			s.MACStrings("/shop/checkout", "0198d4f2-7c1e-7000-8000-0123456789ab")
 		}
 	})
+}
+
+// TestDestroy: what was sealed in a namespace is unreadable after, wherever it is, also when a crash came between; other
+// namespaces are not touched, one whose name begins alike among them.
+func TestDestroy(t *testing.T) {
+	t.Parallel()
+	path, m := filepath.Join(t.TempDir(), "root.key"), newMemory()
+	k := open(t, path, m)
+	sealed := map[ident.Namespace][]byte{}
+	seal := func(k *keyring.Keyring, ns ident.Namespace) {
+		s, err := k.Sealer(t.Context(), ns, "events")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if sealed[ns], err = s.Seal(nil, []byte("secret"), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	opens := func(k *keyring.Keyring, ns ident.Namespace) error {
+		s, err := k.Sealer(t.Context(), ns, "events")
+		if err != nil {
+			return err
+		}
+		_, err = s.Open(nil, sealed[ns], nil)
+		return err
+	}
+	for _, ns := range []ident.Namespace{"", "shop", "shop-2"} {
+		seal(k, ns)
+	}
+	m.setFail(errors.New("disk is gone"))
+	if err := k.Destroy(t.Context(), "shop"); err == nil {
+		t.Error("keys were destroyed without a store")
+	}
+	m.setFail(nil)
+	k = open(t, path, m) // as after a crash
+	for range 2 {
+		if err := k.Destroy(t.Context(), "shop"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name := range m.values {
+		if strings.HasPrefix(name, "namespace/shop") && !strings.HasSuffix(name, "-2") || strings.HasPrefix(name, "segment/shop/") {
+			t.Errorf("the key %s is left", name)
+		}
+	}
+	for _, k := range []*keyring.Keyring{k, open(t, path, m)} {
+		if err := opens(k, "shop"); !errors.Is(err, keyring.ErrOpen) {
+			t.Errorf("Open with the keys of a namespace of the same name = %v", err)
+		}
+		for _, ns := range []ident.Namespace{"", "shop-2"} {
+			if err := opens(k, ns); err != nil {
+				t.Errorf("Open in %q = %v", ns, err)
+			}
+		}
+	}
+	if err := k.Destroy(t.Context(), ""); err == nil {
+		t.Error("the server's own keys were destroyed")
+	}
 }

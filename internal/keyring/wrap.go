@@ -171,10 +171,12 @@ func spaceName(ns ident.Namespace) string {
 
 func namespaceName(ns ident.Namespace) string { return "namespace/" + spaceName(ns) }
 
-func currentName(p place) string { return "segment/" + spaceName(p.ns) + "/" + p.purpose + "/current" }
+func segmentPrefix(ns ident.Namespace) string { return "segment/" + spaceName(ns) + "/" }
+
+func currentName(p place) string { return segmentPrefix(p.ns) + p.purpose + "/current" }
 
 func segmentName(p place, id uint32) string {
-	return fmt.Sprintf("segment/%s/%s/%08x", spaceName(p.ns), p.purpose, id)
+	return fmt.Sprintf("%s%s/%08x", segmentPrefix(p.ns), p.purpose, id)
 }
 
 // now is the time in the precision that a wrapped key keeps.

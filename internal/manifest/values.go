@@ -40,6 +40,9 @@ var sizeUnits = []struct {
 	bytes  int64
 }{{"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30}, {"TiB", 1 << 40}, {"B", 1}}
 
+// ParseSize reads a size as manifests have them, such as 10MiB.
+func ParseSize(text string) (int64, error) { return parseSize(text) }
+
 func parseSize(text string) (int64, error) {
 	for _, u := range sizeUnits {
 		if digits, ok := strings.CutSuffix(text, u.suffix); ok {

@@ -127,6 +127,9 @@ func (p *Principal) entity(id string) cedar.Entity {
 		"role": cedar.String(p.Role), "namespace": cedar.String(p.Namespace), "eventTypes": texts(p.EventTypes),
 		"limited": cedar.Boolean(len(p.EventTypes) > 0), "attenuated": cedar.Boolean(p.Attenuated),
 	}
+	if len(p.Owns) > 0 {
+		attributes["owns"] = texts(p.Owns)
+	}
 	if p.Claims != nil {
 		attributes["claims"] = p.Claims.record()
 		e.Tags = p.Claims.tags()

@@ -197,7 +197,7 @@ func (s *Set) Cross(q Request) Decision {
 	if _, ok := borderActionOf(q.Action); !ok {
 		return Decision{Allowed: true}
 	}
-	w, ok := newWorld(&q, s.conditionReads(q.Action, &q.Resource)|PartCause)
+	w, ok := s.newWorld(&q, s.conditionReads(q.Action, &q.Resource)|PartCause)
 	if !ok || !q.Resource.well() {
 		return Decision{}
 	}

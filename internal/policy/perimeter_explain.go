@@ -102,7 +102,7 @@ type LevelVerdict struct {
 // in Cross.
 func (s *Set) ExplainPerimeters(q Request) []PerimeterVerdict {
 	q.permitted = s.behind(&q).Allowed
-	w, ok := newWorld(&q, allParts)
+	w, ok := s.newWorld(&q, allParts)
 	if !ok {
 		return nil
 	}

@@ -113,6 +113,8 @@ type Principal struct {
 	EventTypes []ident.EventType
 	// Attenuated says that the holder of a credential narrowed it: it never manages tokens or policies.
 	Attenuated bool
+	// Owns are the namespaces that the principal is an owner of. A Set with facts about namespaces fills it in.
+	Owns []ident.Namespace
 	// Revision is that of a function.
 	Revision string
 	// Grants are the names of a function's grants that it uses while it runs, and Invokes the functions that they let it call.

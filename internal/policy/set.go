@@ -47,6 +47,8 @@ type Set struct {
 	borders map[ident.Namespace]*frontier
 	// transports are the contexts in which nothing but the transport is read: most decisions need no other.
 	transports *transports
+	// facts are what is known of namespaces; nil when nothing is.
+	facts *facts
 }
 
 // transports are contexts by their Transport.
@@ -130,7 +132,7 @@ func (s *Set) read(files []File) (*Set, error) {
 	if err := r.err(); err != nil {
 		return nil, err
 	}
-	next := &Set{schema: s.schema, asks: s.asks, server: s.server, own: maps.Clone(s.own), borders: s.borders, transports: s.transports}
+	next := &Set{schema: s.schema, asks: s.asks, server: s.server, own: maps.Clone(s.own), borders: s.borders, transports: s.transports, facts: s.facts}
 	if added := slices.Concat(lists[builtIn], lists[""]); len(added) > 0 {
 		next.server = newIndex(slices.Concat(s.server.all, added))
 	}
@@ -267,13 +269,13 @@ func (s *Set) ask(q *Request, withContext bool) (*world, bool) {
 		parts |= PartCause
 	}
 	if parts&^PartCause == PartTransport && q.Context.Cause == nil && int(q.Context.Transport) < len(s.transports) {
-		w, ok := newWorld(q, 0)
+		w, ok := s.newWorld(q, 0)
 		if ok {
 			w.request.Context = s.transports[q.Context.Transport]
 		}
 		return w, ok
 	}
-	return newWorld(q, parts)
+	return s.newWorld(q, parts)
 }
 
 // inScope appends the policies whose scope the request is in. A namespace's own are chosen by the namespace

@@ -27,6 +27,13 @@ func (w wrappedKeys) Put(_ context.Context, name string, value []byte) error {
 	return nil
 }
 
+func (w wrappedKeys) Names(context.Context, string) ([]string, error) { return nil, nil }
+
+func (w wrappedKeys) Delete(_ context.Context, name string) error {
+	delete(w, name)
+	return nil
+}
+
 func newSealer(t *testing.T) *keyring.Sealer {
 	t.Helper()
 	dir := t.TempDir()

@@ -16,6 +16,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -34,6 +35,7 @@ import (
 	"sallyport/internal/issuer"
 	"sallyport/internal/keyring"
 	"sallyport/internal/manifest"
+	"sallyport/internal/namespace"
 	"sallyport/internal/policy"
 	"sallyport/internal/problem"
 	"sallyport/internal/store"
@@ -95,6 +97,7 @@ type server struct {
 	clientCAs clientCAs
 	certs     atomic.Pointer[certificates] // once the server serves
 	spaces    *spaces
+	registry  *namespace.Registry
 	closers   []func() error
 }
 
@@ -164,7 +167,12 @@ func (s *server) open(ctx context.Context) error {
 	return s.openSpaces(ctx)
 }
 
+// bucket opens a bucket of a namespace, or of the server. Those of namespaces are all in namespaceBuckets: what is not
+// would stay when a namespace is deleted.
 func (s *server) bucket(ctx context.Context, ns ident.Namespace, name string) (*store.Bucket, error) {
+	if ns != "" && !slices.Contains(namespaceBuckets(), name) {
+		return nil, fmt.Errorf("BUG: %q is not among the buckets of a namespace", name)
+	}
 	sealer, err := s.keys.Sealer(ctx, ns, name)
 	if err != nil {
 		return nil, err
@@ -257,13 +265,14 @@ func (s *server) openSpaces(ctx context.Context) error {
 	})
 	s.later(s.spaces.close)
 	s.deployer, err = deploy.New(ctx, deploy.Config{
-		Apps: apps, Blobs: blobs, Memory: s.cfg.Settings.Cells.Memory, Engine: s.cells.engine, End: s.spaces.end, Grants: s.grants(), LastUsed: s.spaces.lastUsed, Logger: s.log,
+		Apps: apps, Blobs: blobs, Namespaces: s, Within: s.mayHold, Memory: s.cfg.Settings.Cells.Memory, Engine: s.cells.engine, End: s.spaces.end,
+		Grants: s.grants(), LastUsed: s.spaces.lastUsed, Logger: s.log,
 	})
 	if err != nil {
 		return err
 	}
 	s.deployer.OnChange(s.spaces.changed)
-	if err := s.deployer.EnsureNamespace(ctx, ident.DefaultNamespace); err != nil {
+	if err := s.openNamespaces(ctx); err != nil {
 		return err
 	}
 	s.spaces.intake = ingress.New(ingress.Config{
@@ -275,8 +284,9 @@ func (s *server) openSpaces(ctx context.Context) error {
 			}
 			return sp.Log, nil
 		},
+		Quotas: s.registry,
 	})
-	for _, ns := range s.deployer.Namespaces() {
+	for _, ns := range s.registry.Names() {
 		if _, err := s.spaces.get(ns); err != nil {
 			return err
 		}
@@ -297,7 +307,8 @@ func (s *server) serve(ctx context.Context) error {
 	limits.EventBytes, limits.BatchBytes, limits.BatchEvents = settings.Limits.EventBytes, settings.Limits.BatchBytes, settings.Limits.BatchEvents
 	handler, err := httpapi.New(httpapi.Config{Limits: limits, Requests: settings.Limits.Requests}, httpapi.Deps{
 		Identifier: s.who, Guard: s.guard, Decisions: s.decisions, Policies: s.policies, Intake: s.spaces.intake, Deployer: s.deployer, Space: s.spaces.open,
-		Status: s.status, Ready: s.ready, Metrics: s.metrics.Handler(), Published: s.issuer.Published, Refused: s.metrics.Refused, Logger: s.log,
+		Namespaces: s.namespaces(),
+		Status:     s.status, Ready: s.ready, Metrics: s.metrics.Handler(), Published: s.issuer.Published, Refused: s.metrics.Refused, Logger: s.log,
 	})
 	if err != nil {
 		return err
@@ -463,9 +474,15 @@ func (s *server) sample() telemetry.Sample {
 	for _, sp := range s.spaces.all() {
 		b := sp.Dispatch.Balance()
 		accepted := int64(sp.Log.Accepted())
-		out.Events = append(out.Events, telemetry.NamespaceSample{
-			Namespace: string(sp.ns), Done: b.Done, Dead: b.Dead, Pending: accepted - b.Done - b.Dead,
-		})
+		one := telemetry.NamespaceSample{Namespace: string(sp.ns), Done: b.Done, Dead: b.Dead, Pending: accepted - b.Done - b.Dead}
+		// Either is missing of a namespace that was deleted a moment ago, or when the disk does not answer.
+		if ns, err := s.registry.Get(sp.ns); err == nil {
+			one.Quotas = ns.Quotas
+		}
+		if one.Use, err = s.use(sp.ns); err != nil {
+			s.log.Warn("read what a namespace uses", "namespace", string(sp.ns), "error", err)
+		}
+		out.Events = append(out.Events, one)
 	}
 	return out
 }

@@ -16,7 +16,7 @@ import (
 	"sallyport/internal/ident"
 	"sallyport/internal/ingress"
 	"sallyport/internal/meter"
-	"sallyport/internal/problem"
+	"sallyport/internal/namespace"
 )
 
 // space is what works in one namespace: its event log, its dispatcher, its function logs.
@@ -68,12 +68,11 @@ func (x *spaces) get(ns ident.Namespace) (*space, error) {
 	if sp != nil {
 		return sp, nil
 	}
-	if !x.server.deployer.Exists(ns) {
-		return nil, problem.New(problem.NotFound, "server.namespace_not_found", "there is no namespace %q", ns).
-			WithHint("`sallyport apply --namespace %s` or `sallyport token create --namespace %s` makes it", ns, ns)
-	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	if !x.server.registry.Exists(ns) { // asked under the lock that its deletion takes the space away under
+		return nil, namespace.NotFound(ns)
+	}
 	if sp := x.byName[ns]; sp != nil {
 		return sp, nil
 	}
@@ -103,29 +102,29 @@ func (x *spaces) start(ctx context.Context, ns ident.Namespace) (sp *space, err 
 	if sp.Log, err = eventlog.Open(ctx, s.engine, s.keys, ns, cfg); err != nil {
 		return sp, err
 	}
-	if sp.lines, err = eventlog.OpenJournal(ctx, s.engine, s.keys, ns, "lines", s.log); err != nil {
+	if sp.lines, err = eventlog.OpenJournal(ctx, s.engine, s.keys, ns, linesJournal, s.log); err != nil {
 		return sp, err
 	}
 	sp.Lines = funclog.Open(sp.lines, s.log)
-	if sp.journal, err = eventlog.OpenJournal(ctx, s.engine, s.keys, ns, "deliveries", s.log); err != nil {
+	if sp.journal, err = eventlog.OpenJournal(ctx, s.engine, s.keys, ns, deliveriesJournal, s.log); err != nil {
 		return sp, err
 	}
-	snapshots, err := s.bucket(ctx, ns, "dispatch")
+	snapshots, err := s.bucket(ctx, ns, dispatchBucket)
 	if err != nil {
 		return sp, err
 	}
-	letters, err := s.bucket(ctx, ns, "dead-letters")
+	letters, err := s.bucket(ctx, ns, deadLettersBucket)
 	if err != nil {
 		return sp, err
 	}
-	used, err := s.bucket(ctx, ns, "usage")
+	used, err := s.bucket(ctx, ns, usageBucket)
 	if err != nil {
 		return sp, err
 	}
 	if sp.meter, err = meter.Open(ctx, used, s.log); err != nil {
 		return sp, err
 	}
-	grantUses, err := s.bucket(ctx, ns, "grant-uses")
+	grantUses, err := s.bucket(ctx, ns, grantUsesBucket)
 	if err != nil {
 		return sp, err
 	}
@@ -211,6 +210,18 @@ func (x *spaces) all() []*space {
 		out = append(out, sp)
 	}
 	return out
+}
+
+// take closes the space of ns, if it is open, and takes it away: it is not opened again while ns does not exist.
+func (x *spaces) take(ns ident.Namespace) error {
+	x.mu.Lock()
+	sp := x.byName[ns]
+	delete(x.byName, ns)
+	x.mu.Unlock()
+	if sp == nil {
+		return nil
+	}
+	return sp.close()
 }
 
 // end returns where the event log of ns ends.

@@ -141,6 +141,20 @@ func (b *Bucket) Delete(ctx context.Context, key string) error {
 	return nil
 }
 
+// Clear removes every key. Nothing else may write meanwhile.
+func (b *Bucket) Clear(ctx context.Context) error {
+	keys, err := b.Keys(ctx, "", "", 0)
+	if err != nil {
+		return err
+	}
+	for _, key := range keys {
+		if err := b.Delete(ctx, key); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // List returns the entries whose keys have the prefix and are greater than after, sorted by key: at
 // most limit, or all when limit is 0. An entry that is removed meanwhile may be missing.
 func (b *Bucket) List(ctx context.Context, prefix, after string, limit int) ([]Entry, error) {

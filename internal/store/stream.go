@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"path/filepath"
 	"strconv"
 	"time"
 
@@ -253,5 +254,20 @@ func (s *Stream) Trim(ctx context.Context, before uint64) error {
 			err = stream.Purge(ctx, jetstream.WithPurgeSequence(before))
 		}
 		return wrap("trim", s.name, err)
+	})
+}
+
+// DeleteStream removes a stream and everything in it, on disk too. That it is not there is no error. No Stream of that
+// name may be in use; one that is opened after begins anew at sequence 1.
+func (e *Engine) DeleteStream(ctx context.Context, cfg StreamConfig) error {
+	if err := checkName(cfg.Name); err != nil {
+		return err
+	}
+	return e.do(ctx, func(ctx context.Context, l *link) error {
+		name := "log-" + cfg.Name
+		if err := l.js.DeleteStream(ctx, name); err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
+			return wrap("delete stream", name, err)
+		}
+		return syncDir(filepath.Join(l.server.StoreDir(), "$G", "streams"))
 	})
 }

@@ -150,6 +150,21 @@ func (h *Sums[K, V]) Add(k K, at time.Time, add func(sum *V)) {
 	h.changed[span] = true
 }
 
+// Remove forgets the sums of the keys that gone reports, in every span. They are gone from the bucket with the next
+// Store.
+func (h *Sums[K, V]) Remove(gone func(K) bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for span, sums := range h.spans {
+		for k := range sums {
+			if gone(k) {
+				delete(sums, k)
+				h.changed[span] = true
+			}
+		}
+	}
+}
+
 // Each calls do with every sum of the spans that begin at since or later, or contain it, and begin before until,
 // which may be zero. do MUST NOT change the sum, keep it, or call h.
 func (h *Sums[K, V]) Each(since, until time.Time, do func(span time.Time, k K, sum *V)) {
@@ -251,6 +266,7 @@ func (h *Sums[K, V]) take() map[int64][]sumRow[K, V] {
 	defer h.mu.Unlock()
 	out := map[int64][]sumRow[K, V]{}
 	for span := range h.changed {
+		out[span] = []sumRow[K, V]{} // also when everything in it was removed
 		for k, sum := range h.spans[span] {
 			out[span] = append(out[span], sumRow[K, V]{k, *sum})
 		}

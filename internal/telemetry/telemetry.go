@@ -27,6 +27,8 @@ const (
 	nameGrantUses  = "sallyport_grant_uses_total"
 	nameGrantUse   = "sallyport_grant_use_seconds"
 	nameEvents     = "sallyport_events"
+	nameQuota      = "sallyport_namespace_quota"
+	nameUse        = "sallyport_namespace_use"
 	nameDiskFree   = "sallyport_disk_free_bytes"
 	nameWorkers    = "sallyport_workers_lost_total"
 	nameReady      = "sallyport_ready"
@@ -150,12 +152,26 @@ type Sample struct {
 type NamespaceSample struct {
 	Namespace           string
 	Done, Dead, Pending int64
+	// Quotas and Use are by the name of the quota.
+	Quotas, Use map[string]int64
+}
+
+// Forget ends the series of a namespace that is gone.
+func (m *Metrics) Forget(ns string) {
+	of := prometheus.Labels{"namespace": ns}
+	for _, v := range []interface {
+		DeletePartialMatch(prometheus.Labels) int
+	}{m.accepted, m.commit, m.batch, m.bytes, m.attempts, m.invoked, m.took, m.uses, m.useTook} {
+		v.DeletePartialMatch(of)
+	}
 }
 
 // Sampled has read called whenever the metrics are asked for. Call it once.
 func (m *Metrics) Sampled(read func() Sample) {
 	m.registry.MustRegister(&sampler{read: read,
 		events:   prometheus.NewDesc(nameEvents, "Accepted events by state; their sum is all that were accepted.", []string{"namespace", "state"}, nil),
+		quota:    prometheus.NewDesc(nameQuota, "Quotas of namespaces.", []string{"namespace", "quota"}, nil),
+		use:      prometheus.NewDesc(nameUse, "What namespaces use of what can have a quota.", []string{"namespace", "quota"}, nil),
 		diskFree: prometheus.NewDesc(nameDiskFree, "Free space of the data directory's file system.", nil, nil),
 		workers:  prometheus.NewDesc(nameWorkers, "Worker processes of functions that ended by a fault.", nil, nil),
 		ready:    prometheus.NewDesc(nameReady, "1 when the server accepts events.", nil, nil),
@@ -163,13 +179,15 @@ func (m *Metrics) Sampled(read func() Sample) {
 }
 
 type sampler struct {
-	read                             func() Sample
-	events, diskFree, workers, ready *prometheus.Desc
+	read                                         func() Sample
+	events, quota, use, diskFree, workers, ready *prometheus.Desc
 }
 
 // Describe implements prometheus.Collector.
 func (s *sampler) Describe(c chan<- *prometheus.Desc) {
 	c <- s.events
+	c <- s.quota
+	c <- s.use
 	c <- s.diskFree
 	c <- s.workers
 	c <- s.ready
@@ -188,6 +206,12 @@ func (s *sampler) Collect(c chan<- prometheus.Metric) {
 	for _, n := range v.Events {
 		for state, count := range map[string]int64{"done": n.Done, "dead": n.Dead, "pending": n.Pending} {
 			c <- prometheus.MustNewConstMetric(s.events, prometheus.GaugeValue, float64(count), n.Namespace, state)
+		}
+		for name, value := range n.Quotas {
+			c <- prometheus.MustNewConstMetric(s.quota, prometheus.GaugeValue, float64(value), n.Namespace, name)
+		}
+		for name, value := range n.Use {
+			c <- prometheus.MustNewConstMetric(s.use, prometheus.GaugeValue, float64(value), n.Namespace, name)
 		}
 	}
 }

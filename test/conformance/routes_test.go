@@ -139,7 +139,7 @@ func TestEveryRoute(t *testing.T) {
 			}
 		}
 	}
-	for _, path := range []string{"/", "/v1", "/v1/namespaces/default", "/v1/namespaces/default/nothing", "/debug/pprof/", "/v2/status", "/healthz/x", "/.well-known/", "/.well-known/jwks.json/", "/.well-known/jwks.json?x=1", "/.well-known/security.txt"} {
+	for _, path := range []string{"/", "/v1", "/v1/namespaces/default/nothing", "/debug/pprof/", "/v2/status", "/healthz/x", "/.well-known/", "/.well-known/jwks.json/", "/.well-known/jwks.json?x=1", "/.well-known/security.txt"} {
 		if resp := bare(t, s, "GET", path, nil); resp.StatusCode != http.StatusUnauthorized {
 			t.Errorf("GET %s without a token = %d, want 401", path, resp.StatusCode)
 		}
