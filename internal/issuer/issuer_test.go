@@ -58,6 +58,18 @@ func (m *memory) Delete(_ context.Context, name string) error {
 	return nil
 }
 
+func (m *memory) Names(_ context.Context, prefix string) ([]string, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var out []string
+	for name := range m.m {
+		if strings.HasPrefix(name, prefix) {
+			out = append(out, name)
+		}
+	}
+	return out, nil
+}
+
 // world is an issuer and who relies on it.
 type world struct {
 	t       *testing.T
