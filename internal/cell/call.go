@@ -29,7 +29,8 @@ var _ context.Context = (*call)(nil)
 
 // newCall returns the context of inv. Its end MUST be called.
 func newCall(caller context.Context, inv *invocation) *call {
-	c := &call{inv: inv, deadline: inv.deadline}
+	c := &inv.ownCall
+	c.inv, c.deadline = inv, inv.deadline
 	c.timer = time.AfterFunc(time.Until(inv.deadline), func() { c.cancel(context.DeadlineExceeded, context.DeadlineExceeded) })
 	c.unlink = context.AfterFunc(caller, func() { c.cancel(caller.Err(), context.Cause(caller)) })
 	return c

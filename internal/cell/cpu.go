@@ -26,13 +26,16 @@ func (c *cpuClock) start() {
 	c.mu.Unlock()
 }
 
-// stop ends what start began.
-func (c *cpuClock) stop() {
+// stop ends what start began, unless it has ended, and returns the processor time.
+func (c *cpuClock) stop() time.Duration {
 	c.mu.Lock()
-	c.used += c.thread.elapsed()
-	c.thread = threadClock{}
-	c.mu.Unlock()
-	runtime.UnlockOSThread()
+	defer c.mu.Unlock()
+	if c.thread != (threadClock{}) {
+		c.used += c.thread.elapsed()
+		c.thread = threadClock{}
+		runtime.UnlockOSThread()
+	}
+	return c.used
 }
 
 // elapsed returns the processor time so far. Any goroutine may ask.

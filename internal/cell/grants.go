@@ -28,6 +28,8 @@ const (
 // GrantSpec is what a module may know of one of its function's grants.
 type GrantSpec struct {
 	Name, Kind string
+	// About is what a script has to know of it to use it: of http, its methods and the template of its URL. It decides nothing.
+	About string
 	// Request and Reply are the most bytes of a request and of a reply, with their bodies.
 	Request, Reply int
 }

@@ -12,7 +12,11 @@ import (
 )
 
 // granted are the grants of the functions of these tests.
-var granted = []cell.GrantSpec{{Name: "other", Kind: "invoke", Request: 1 << 10, Reply: 1 << 20}, {Name: "store", Kind: "kv", Request: 1 << 10, Reply: 40 << 20}}
+var granted = []cell.GrantSpec{
+	{Name: "other", Kind: "invoke", Request: 1 << 10, Reply: 1 << 20}, {Name: "store", Kind: "kv", Request: 1 << 10, Reply: 40 << 20},
+	{Name: "api", Kind: "http", About: "GET POST https://api.example.org:443/v1/{kind}/pre-{id}.json", Request: 1 << 10, Reply: 1 << 20},
+	{Name: "files", Kind: "http", About: "GET http://127.0.0.1:8080/files/{path...}", Request: 1 << 10, Reply: 1 << 20},
+}
 
 // loadGranted loads a script that has them.
 func loadGranted(t *testing.T, limits cell.Limits, code string) *cell.Function {
@@ -40,7 +44,7 @@ func TestGrantFromScript(t *testing.T) {
 	}{
 		{"call", `const r = await ctx.grants.store.call("get", { key: "k" }, new Uint8Array([1, 2])); return [r.value, [...r.body]].toString() + JSON.stringify(r.value)`,
 			`"[object Object],1,2{\"grant\":\"store\",\"op\":\"get\",\"request\":{\"key\":\"k\"}}"`, echoUse},
-		{"kinds", `return Object.keys(ctx.grants).map((n) => n + ":" + ctx.grants[n].kind).join()`, `"other:invoke,store:kv"`, echoUse},
+		{"kinds", `return Object.keys(ctx.grants).map((n) => n + ":" + ctx.grants[n].kind).join()`, `"api:http,files:http,other:invoke,store:kv"`, echoUse},
 		{"invoke", `return await ctx.grants.other.invoke({ a: 1 })`, `{"grant":"other","op":"invoke","request":{"data":{"a":1}}}`, echoUse},
 		{"unknown member", `return ctx.grants.nothing === undefined`, `true`, echoUse},
 		{"error", `try { await ctx.grants.store.call("get") } catch (e) { return [e.name, e.code, e.message, e.retry].join("|") }`,
@@ -133,6 +137,49 @@ func TestGrantsAreNotThereWhileLoading(t *testing.T) {
 	result, _, err := fn.Invoke(t.Context(), cell.Input{Event: []byte(`{}`), Use: echoUse})
 	if err != nil || string(result.Reply) != "true" {
 		t.Errorf("Invoke() = %s, %v", result.Reply, err)
+	}
+}
+
+// TestFetch: fetch finds the grant that covers a URL, and makes a Response of what comes of it.
+func TestFetch(t *testing.T) {
+	t.Parallel()
+	served := func(ctx context.Context, u cell.GrantUse) cell.GrantAnswer {
+		if strings.Contains(string(u.Request), "slow") {
+			<-ctx.Done()
+		}
+		if strings.Contains(string(u.Request), "refused") {
+			return cell.FailedUse(problem.New(problem.Denied, "fetch.value_refused", "no"))
+		}
+		return cell.GrantAnswer{JSON: []byte(`{"status":201,"headers":[["x-use","` + u.Grant + " " + u.Op + `"],["x-two","a"],["x-two","b"]],"url":"https://end.example/"}`), Body: append(append([]byte(nil), u.Request...), u.Body...)}
+	}
+	for _, test := range []struct{ name, handler, want string }{
+		{"URL", `const r = await fetch("HTTPS://API.example.org/v1/a b/pre-x%2fy.json?q=1#f", { headers: { Accept: "text/plain" } }); return { r: [r.status, r.ok, r.redirected, r.url, r.headers.get("X-Use"), r.headers.get("x-two"), await r.json()] }`,
+			`{"r":[201,true,true,"https://end.example/","api fetch","a, b",{"url":"https://api.example.org/v1/a%20b/pre-x%2fy.json?q=1","method":"GET","headers":[["accept","text/plain"]]}]}`},
+		{"body", `const r = await fetch(new URL("https://api.example.org/v1/a/pre-x.json"), { method: "post", body: new URLSearchParams({ a: "b c" }) }); return await r.text()`,
+			`"{\"url\":\"https://api.example.org/v1/a/pre-x.json\",\"method\":\"POST\",\"headers\":[[\"content-type\",\"application/x-www-form-urlencoded;charset=UTF-8\"]]}a=b+c"`},
+		{"bytes", `const r = await ctx.grants.api.fetch({ method: "POST", values: { kind: "a", id: 1 }, query: { q: [1, "2"] }, headers: { "content-type": "x/y" }, body: new Uint8Array([65, 66]) }); return { r: [r.redirected, await r.text()] }`,
+			`{"r":[false,"{\"values\":{\"kind\":\"a\",\"id\":1},\"query\":{\"q\":[1,\"2\"]},\"method\":\"POST\",\"headers\":[[\"content-type\",\"x/y\"]]}AB"]}`},
+		{"rest", `return (await fetch("http://127.0.0.1:8080/files/a/b/c")).headers.get("x-use")`, `"files fetch"`},
+		{"not covered", `const codes = []; for (const [u, m] of [["https://api.example.org/v1/a/x.json"], ["https://api.example.org/v1/a/pre-.json"], ["https://api.example.org/v1/a/pre-x.json/"], ["https://api.example.org/v1/a/pre-x.json", "PUT"],
+			["https://api.example.org:8443/v1/a/pre-x.json"], ["http://api.example.org/v1/a/pre-x.json"], ["https://api.example.org.evil/v1/a/pre-x.json"], ["http://127.0.0.1:8080/files/"], ["http://127.0.0.1/files/a"], ["file:///etc/passwd"]])
+			await fetch(u, { method: m }).then(() => codes.push(u), (e) => codes.push(e.code === "fetch.not_covered" && e.name === "GrantError" && e.message.includes("http = "))); return codes.every((c) => c === true) || codes`, `true`},
+		{"credentials", `try { await fetch("https://u:p@api.example.org/v1/a/pre-x.json") } catch (e) { return e.name }`, `"TypeError"`},
+		{"refused", `try { await ctx.grants.api.fetch({ values: { id: "refused" } }) } catch (e) { return { r: [e.code, e.retry] } }`, `{"r":["fetch.value_refused",false]}`},
+		{"aborted", `const c = new AbortController(); const p = fetch("http://127.0.0.1:8080/files/slow", { signal: c.signal }); c.abort(); try { await p } catch (e) { return e.name }`, `"AbortError"`},
+		{"times out", `try { await fetch("http://127.0.0.1:8080/files/slow", { signal: AbortSignal.timeout(1) }) } catch (e) { return e.name }`, `"TimeoutError"`},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			limits := cell.DefaultLimits()
+			limits.Timeout = time.Minute
+			fn := loadGranted(t, limits, `export default async (event, ctx) => {`+test.handler+`}`)
+			for range 2 {
+				result, _, err := fn.Invoke(t.Context(), cell.Input{Event: []byte(`{}`), Use: served})
+				if err != nil || string(result.Reply) != test.want {
+					t.Fatalf("Invoke() = %s, %v; want %s", result.Reply, err, test.want)
+				}
+			}
+		})
 	}
 }
 

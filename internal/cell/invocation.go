@@ -16,9 +16,11 @@ type invocation struct {
 	limits   Limits
 	started  time.Time
 	deadline time.Time
-	call     *call
+	call     *call // which is ownCall, made with the invocation
+	ownCall  call
 
 	stdout, stderr io.Writer
+	lines          [2]lineWriter // that stdout and stderr are, unless they are something else
 	lastErrorLine  string
 
 	result output
@@ -76,7 +78,7 @@ func (f *Function) Invoke(ctx context.Context, in Input) (Result, Usage, error) 
 	if err != nil {
 		result, err = Result{}, f.explain(ctx, inv, err)
 	}
-	inv.usage.Duration, inv.usage.CPU = time.Since(started), inv.cpu.elapsed()
+	inv.usage.Duration, inv.usage.CPU = time.Since(started), inv.cpu.stop()
 	inv.usage.BytesIn, inv.usage.BytesOut = int64(len(in.Event)), int64(len(inv.result.bytes)+inv.logs.bytes)
 	return result, inv.usage, err
 }
@@ -85,8 +87,8 @@ func (f *Function) Invoke(ctx context.Context, in Input) (Result, Usage, error) 
 func (inv *invocation) begin(ctx context.Context) (end func()) {
 	inv.result = output{inv: inv, limit: inv.limits.Output}
 	inv.logs = logLines{to: inv.input.Log, left: inv.limits.LogBytes}
-	inv.stdout = &lineWriter{lines: &inv.logs, level: LevelInfo}
-	inv.stderr = &lineWriter{lines: &inv.logs, level: LevelInfo, last: &inv.lastErrorLine}
+	inv.lines = [2]lineWriter{{lines: &inv.logs, level: LevelInfo}, {lines: &inv.logs, level: LevelInfo, last: &inv.lastErrorLine}}
+	inv.stdout, inv.stderr = &inv.lines[0], &inv.lines[1]
 	inv.call = newCall(ctx, inv)
 	unwatch := inv.limitCPU()
 	return func() { unwatch(); inv.call.end() }

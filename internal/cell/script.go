@@ -112,11 +112,14 @@ func (f *Function) boot(ctx context.Context, inv *invocation, code []byte) error
 	return nil
 }
 
-// grantNames returns the JSON of the kinds of grants by their names, which a script gets as ctx.grants.
+// grantNames returns the JSON of the kinds of grants, with what is to be known about each, by their names, which a script gets as ctx.grants.
 func grantNames(specs []GrantSpec) []byte {
 	names := make(map[string]string, len(specs))
 	for _, s := range specs {
 		names[s.Name] = s.Kind
+		if s.About != "" {
+			names[s.Name] += " " + s.About
+		}
 	}
 	text, err := json.Marshal(names, json.Deterministic(true))
 	if err != nil {

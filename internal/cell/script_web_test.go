@@ -195,7 +195,11 @@ func TestScriptWeb(t *testing.T) {
 			throws("atob", "InvalidCharacterError", () => atob("*"))
 			same("self", self === globalThis, true)
 			const order = []; queueMicrotask(() => order.push(2)); order.push(1); await null; same("microtask", order, [1, 2])
-			throws("fetch", "TypeError", () => fetch("https://example.com"))
+			await rejects("fetch", "GrantError", () => fetch("https://example.com")); await rejects("fetch of nothing", "TypeError", () => fetch("/relative"))
+			same("Headers", [...new Headers([["B", " 1 "], ["a", 2], ["b", "3"]])], [["a", "2"], ["b", "1, 3"]]); throws("a name", "TypeError", () => new Headers({ "a b": "c" }))
+			const h = new Headers({ a: "b" }); h.set("A", "c"); h.append("a", "d"); h.delete("x"); same("headers", [h.get("a"), h.has("A"), h.get("x"), Object.prototype.toString.call(h)], ["c, d", true, null, "[object Headers]"])
+			const r2 = new Response("é"), r3 = Response.json({ a: 1 }, { status: 201 }); same("Response", [r2.status, r2.ok, await r2.clone().text(), r2.bodyUsed, r2.headers.get("content-type"), r3.status, (await r3.json()).a, r3.bodyUsed], [200, true, "é", false, "text/plain;charset=UTF-8", 201, 1, true])
+			await rejects("read twice", "TypeError", () => r3.text()); throws("status", "RangeError", () => new Response("", { status: 99 })); throws("no body", "TypeError", () => new Response("x", { status: 204 }))
 			same("clock", [performance.now() < 5000, Math.abs(performance.timeOrigin + performance.now() - Date.now()) < 1000], [true, true])
 			same("time zone", [new Date(0).getTimezoneOffset(), new Date(0).toString().includes("GMT+0000")], [0, true])
 			same("not enumerable", Object.keys(globalThis), [])`,

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -29,9 +30,17 @@ func grantSpecs(grants map[string]manifest.Grant) []cell.GrantSpec {
 		if g.Kind() == manifest.KindPublish {
 			continue // it is no use while a function runs
 		}
-		out = append(out, cell.GrantSpec{Name: name, Kind: g.Kind(), Request: int(g.Limits.Request), Reply: int(g.Limits.Reply)})
+		out = append(out, cell.GrantSpec{Name: name, Kind: g.Kind(), About: about(g), Request: int(g.Limits.Request), Reply: int(g.Limits.Reply)})
 	}
 	return out
+}
+
+// about returns what a script has to know of a grant.
+func about(g manifest.Grant) string {
+	if g.HTTP == nil {
+		return ""
+	}
+	return strings.Join(g.HTTP.Methods, " ") + " " + g.HTTP.URL
 }
 
 // grantText returns all that the manifest says of a grant, as a text that is the same for the same.

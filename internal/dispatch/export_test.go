@@ -56,3 +56,16 @@ func (t Ticket) Heavy() bool { return t.tk.heavy }
 
 // Recall has a lane begin with a past.
 func (l *Lanes) Recall(lane int, p Past) { l.turns[lane].recall(p) }
+
+// Wait says that a delivery begins to wait for something outside, or goes on.
+func (b *Budget) Wait(t Ticket, waits bool) { b.wait(t.tk, waits) }
+
+// MostWaiting is how many deliveries may wait without a place.
+const MostWaiting = mostWaiting
+
+// Idle reports whether a budget counts nothing as under way any more.
+func (b *Budget) Idle() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.waiting == 0 && b.used == 0 && b.running == [paces]int{}
+}

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"sallyport/internal/ident"
 	"sallyport/internal/manifest"
@@ -160,10 +161,19 @@ func (s *Set) use(ctx context.Context, g *gated, call *Call) (Reply, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, l.Timeout)
 	reply, err := s.pass(ctx, cancel, g, call)
-	if size := int64(len(reply.JSON) + len(reply.Body)); err == nil && size > l.Reply {
+	if err != nil {
+		return Reply{}, err
+	}
+	if len(reply.JSON) == 0 {
+		reply.JSON = []byte("null")
+	}
+	if !utf8.Valid(reply.JSON) {
+		return Reply{}, fmt.Errorf("the door of the grant %q answered with what is no text", g.name)
+	}
+	if size := int64(len(reply.JSON) + len(reply.Body)); size > l.Reply {
 		return Reply{}, problem.New(problem.TooLarge, "grant.reply_too_large", "the reply is %d bytes long, the grant %q takes %d", size, g.name, l.Reply)
 	}
-	return reply, err
+	return reply, nil
 }
 
 // quick reports whether doors of the kind are over so soon, and so surely, that nobody has to be able to leave them.

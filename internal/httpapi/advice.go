@@ -9,6 +9,7 @@ import (
 
 	"sallyport/api"
 	"sallyport/internal/access"
+	"sallyport/internal/deploy"
 	"sallyport/internal/ident"
 	"sallyport/internal/policy"
 	"sallyport/internal/problem"
@@ -38,6 +39,23 @@ func (a *API) reach(c *call) error {
 	return answer(c, http.StatusOK, out)
 }
 
+// actingFunction returns the principal that a function is, with everything that its grants name.
+func actingFunction(ns ident.Namespace, f *deploy.Function) policy.Principal {
+	var grants []string
+	var invokes []ident.FunctionName
+	for name, g := range f.Grants {
+		if g.Publish == nil {
+			grants = append(grants, name)
+		}
+		if g.Invoke != nil {
+			invokes = append(invokes, g.Invoke.Function)
+		}
+	}
+	slices.Sort(grants)
+	slices.Sort(invokes)
+	return access.FunctionPrincipal(ns, f.Name, f.Revision, f.Publishes).With(grants, invokes).Policy()
+}
+
 // runs returns the functions that something has run: to invoke them, to publish what a subscription has delivered to them, and to
 // deploy, which gives them other code.
 func (a *API) runs(action policy.Action, res policy.Resource) []policy.Principal {
@@ -60,7 +78,7 @@ func (a *API) runs(action policy.Action, res policy.Resource) []policy.Principal
 	var out []policy.Principal
 	for name, f := range state.Functions {
 		if may(name) {
-			out = append(out, access.FunctionPrincipal(res.Namespace, name, f.Revision, f.Publishes).Policy())
+			out = append(out, actingFunction(res.Namespace, f))
 		}
 	}
 	slices.SortFunc(out, func(x, y policy.Principal) int { return cmp.Compare(x.ID, y.ID) })

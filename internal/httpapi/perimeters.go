@@ -149,7 +149,7 @@ func (a *API) declared(ns ident.Namespace, perimeter string) []api.Crossing {
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(state.Functions)) {
-		p := access.FunctionPrincipal(ns, name, state.Functions[name].Revision, state.Functions[name].Publishes).Policy()
+		p := actingFunction(ns, state.Functions[name])
 		for _, t := range state.Functions[name].Publishes {
 			q := policy.Request{
 				Principal: p, Action: policy.Publish, Resource: policy.Resource{Kind: policy.KindEventType, Namespace: ns, Name: string(t)},

@@ -208,7 +208,12 @@ func (a *API) universe(c *call, recorded []access.Decided) policy.Universe {
 		what(policy.OfNamespace(ns))
 		state := a.deps.Deployer.State(ns)
 		for _, f := range state.Functions {
-			who(access.FunctionPrincipal(ns, f.Name, f.Revision, f.Publishes).Policy())
+			who(actingFunction(ns, f))
+			for name, g := range f.Grants {
+				if g.Publish == nil { // the types that it publishes are resources themselves
+					what(policy.OfGrant(ns, f.Name, name, g.Kind()))
+				}
+			}
 			what(policy.Resource{Kind: policy.KindFunction, Namespace: ns, Name: string(f.Name)})
 		}
 		for _, t := range typesOf(state) {

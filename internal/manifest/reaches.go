@@ -1,6 +1,8 @@
 package manifest
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"maps"
 	"slices"
@@ -37,7 +39,9 @@ func (g Grant) Reaches() []string {
 	}
 	for i := range out {
 		if len(out[i]) > maxReach {
-			out[i] = strings.ToValidUTF8(out[i][:maxReach], "") + "…"
+			// The digest tells texts apart that differ only in what is left out.
+			sum := sha256.Sum256([]byte(out[i]))
+			out[i] = strings.ToValidUTF8(out[i][:maxReach], "") + "… sha256:" + hex.EncodeToString(sum[:6])
 		}
 	}
 	return out
@@ -91,7 +95,11 @@ func (g *SQLGrant) reaches() []string {
 	}
 	out := []string{"database " + where}
 	for _, name := range slices.Sorted(maps.Keys(g.Queries)) {
-		out = append(out, name+": "+g.Queries[name].Text)
+		mode := " (read): "
+		if g.Queries[name].Write {
+			mode = " (write): "
+		}
+		out = append(out, name+mode+g.Queries[name].Text)
 	}
 	for _, s := range g.Setup {
 		out = append(out, "setup: "+s)

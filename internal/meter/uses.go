@@ -24,14 +24,15 @@ type Use struct {
 	In, Out int64 // bytes
 }
 
-// UseCounter sums uses of grants. Last is when the last one was, to the day in which it is counted.
+// UseCounter sums uses of grants. Last is when the last one was, to the day in which it is counted. It is stored in one object with
+// its UseKey, so no name is in both.
 type UseCounter struct {
-	Uses   int64         `json:"n"`
-	Failed int64         `json:"f,omitzero"`
-	Took   time.Duration `json:"t,format:nano"`
-	In     int64         `json:"i"`
-	Out    int64         `json:"o"`
-	Last   time.Time     `json:"l"`
+	Uses   int64     `json:"n"`
+	Failed int64     `json:"e,omitzero"`
+	Took   int64     `json:"t"` // nanoseconds
+	In     int64     `json:"i"`
+	Out    int64     `json:"o"`
+	Last   time.Time `json:"l"`
 }
 
 // Uses counts the uses of grants in one namespace, by days (UTC). It is safe for concurrent use.
@@ -58,7 +59,7 @@ func (u *Uses) Record(k UseKey, at time.Time, use Use) {
 		if use.Failed {
 			c.Failed++
 		}
-		c.Took += use.Took
+		c.Took += int64(use.Took)
 		c.In += use.In
 		c.Out += use.Out
 		c.Last = at.UTC()

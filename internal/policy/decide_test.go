@@ -498,3 +498,19 @@ func randomRequest(rnd *rand.Rand) policy.Request {
 	}
 	return policy.Request{Principal: p, Action: a, Resource: r, Context: c}
 }
+
+// TestGrantIsInItsFunction: a policy about a function holds for its grants, whatever it reads.
+func TestGrantIsInItsFunction(t *testing.T) {
+	t.Parallel()
+	s := with(t, permitAll, file("", `@id("no") forbid (principal, action == Action::"useGrant", resource in Function::"shop/f") when { context has ip };`))
+	for name, allowed := range map[ident.FunctionName]bool{"f": false, "g": true} {
+		q := policy.Request{
+			Principal: user("ann"), Action: policy.UseGrant, Resource: policy.OfGrant("shop", name, "db", "sql"),
+			Context: policy.Context{Now: noon, Transport: policy.TransportTLS, IP: ip("192.0.2.1")},
+		}
+		want, got := s.Plain(q), s.Decide(q)
+		if got.Allowed != allowed || want.Allowed != allowed {
+			t.Errorf("a grant of %s: %+v, and by Cedar alone %+v, want allowed %v", name, got, want, allowed)
+		}
+	}
+}

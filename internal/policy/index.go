@@ -87,6 +87,9 @@ func (ai *actionIndex) readsAbout(r *Resource) ContextPart {
 	if _, ok := r.parent(); ok {
 		parts |= ai.readsOf[OfNamespace(r.Namespace)]
 	}
+	if f, ok := r.function(); ok {
+		parts |= ai.readsOf[f]
+	}
 	return parts
 }
 
@@ -115,7 +118,7 @@ func resourceOf(uid types.EntityUID) (Resource, bool) {
 	case KindEventType, KindFunction:
 		ns, name, _ := strings.Cut(r.Name, "/")
 		r.Namespace, r.Name = ident.Namespace(ns), name
-	case KindServer, KindToken, KindUser, KindService:
+	case KindServer, KindGrant, KindToken, KindUser, KindService: // that a grant is not found by its name here costs nothing but time
 	}
 	return r, uid != (types.EntityUID{}) && r.well() && r.uid() == uid
 }
@@ -217,6 +220,9 @@ func (ri *resourceIndex) candidates(w *world, q *Request, list []*compiled) []*c
 	list = admit(ri.byResource[w.request.Resource], w, list)
 	if parent, ok := q.Resource.parent(); ok {
 		list = admit(ri.byResource[parent], w, list)
+	}
+	if f, ok := q.Resource.function(); ok {
+		list = admit(ri.byResource[f.uid()], w, list)
 	}
 	return list
 }

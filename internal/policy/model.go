@@ -15,12 +15,17 @@ type world struct {
 	request  cedar.Request
 	entities [3]cedar.Entity // principal, resource, and who caused the request
 	n        int
+	// about is the resource while its entity is not made: most policies look at the name in their scope, and no further.
+	about Resource
 }
 
 // Get returns an entity of the request.
 func (w *world) Get(uid types.EntityUID) (types.Entity, bool) {
 	for i := range w.entities[:w.n] {
 		if w.entities[i].UID == uid {
+			if i == 1 && w.about.Kind != "" {
+				w.entities[1], w.about = w.about.entity(uid), Resource{}
+			}
 			return w.entities[i], true
 		}
 	}
@@ -48,7 +53,7 @@ func newWorld(q *Request, parts ContextPart) (*world, bool) {
 		if q.resource != nil {
 			w.entities[1] = *q.resource
 		} else {
-			w.entities[1] = q.Resource.entity(resource)
+			w.entities[1].UID, w.about = resource, q.Resource
 		}
 	}
 	w.request = cedar.Request{Principal: principal, Action: actionUID(q.Action), Resource: resource}
@@ -77,6 +82,15 @@ func (r *Resource) parent() (types.EntityUID, bool) {
 	return namespaceUID(r.Namespace), r.Kind == KindEventType || r.Kind == KindFunction || r.Kind == KindGrant
 }
 
+// function returns the function that a grant is in.
+func (r *Resource) function() (Resource, bool) {
+	if r.Kind != KindGrant {
+		return Resource{}, false
+	}
+	name, _, _ := strings.Cut(r.Name, "/")
+	return Resource{Kind: KindFunction, Namespace: r.Namespace, Name: name}, true
+}
+
 func (r *Resource) entity(uid types.EntityUID) cedar.Entity {
 	if r.Kind == KindGrant {
 		return r.grant(uid)
@@ -99,7 +113,7 @@ func (r *Resource) grant(uid types.EntityUID) cedar.Entity {
 	if r.Grant != "" {
 		attributes["kind"] = cedar.String(r.Grant)
 	}
-	of := Resource{Kind: KindFunction, Namespace: r.Namespace, Name: function}
+	of, _ := r.function()
 	return cedar.Entity{UID: uid, Attributes: cedar.NewRecord(attributes), Parents: cedar.NewEntityUIDSet(of.uid(), namespaceUID(r.Namespace))}
 }
 

@@ -2,14 +2,20 @@ package server
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
 
 	"sallyport/internal/grant"
+	"sallyport/internal/grant/httpgrant"
 	"sallyport/internal/grant/identitygrant"
+	"sallyport/internal/grant/kvgrant"
+	"sallyport/internal/grant/sqlgrant"
+	"sallyport/internal/grant/sqlgrant/sealedfile"
 	"sallyport/internal/ident"
 	"sallyport/internal/manifest"
 	"sallyport/internal/meter"
@@ -21,12 +27,45 @@ func (s *server) grants() grant.Config {
 	return grant.Config{
 		Kinds: grant.Registry{
 			manifest.KindInvoke:   grant.Invokes(s.spaces),
+			manifest.KindHTTP:     httpgrant.Kind{},
+			manifest.KindKV:       kvgrant.New(kvgrant.Config{Open: s.kvBucket}),
+			manifest.KindSQL:      sqlgrant.New(s.databases),
 			manifest.KindIdentity: identitygrant.Kind{Mint: s.mint},
 		},
 		Gate:   s.spaces,
 		Used:   s.spaces.usedGrant,
 		Logger: s.log,
 	}
+}
+
+// kvBucket opens a bucket of functions. Its keys are often those of people, so the disk gets a keyed digest of each.
+func (s *server) kvBucket(ctx context.Context, ns ident.Namespace, name string) (kvgrant.Storage, func(key string) string, error) {
+	sealer, err := s.keys.Sealer(ctx, ns, "kv")
+	if err != nil {
+		return nil, nil, err
+	}
+	bucket, err := s.engine.Bucket(ctx, "kv-"+string(ns)+"."+name, sealer)
+	hide := func(key string) string {
+		digest := sealer.MACStrings(name, key)
+		return hex.EncodeToString(digest[:])
+	}
+	return bucket, hide, err
+}
+
+// openDatabases opens the SQLite databases of functions, sealed, in the data directory.
+func (s *server) openDatabases() (err error) {
+	s.databases, err = sqlgrant.NewFiles(sqlgrant.FilesConfig{
+		Dir:   filepath.Join(s.dir, "sqlite"),
+		Space: s.engine.Room,
+		Sealer: func(ctx context.Context, ns ident.Namespace) (sealedfile.Sealer, error) {
+			return s.keys.Sealer(ctx, ns, "sqlite")
+		},
+	})
+	if err != nil {
+		return err
+	}
+	s.later(s.databases.Close)
+	return nil
 }
 
 // MayUse implements grant.Gate.

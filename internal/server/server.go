@@ -29,6 +29,7 @@ import (
 	"sallyport/internal/access"
 	"sallyport/internal/deploy"
 	"sallyport/internal/event"
+	"sallyport/internal/grant/sqlgrant"
 	"sallyport/internal/httpapi"
 	"sallyport/internal/ident"
 	"sallyport/internal/ingress"
@@ -86,6 +87,7 @@ type server struct {
 	metrics   *telemetry.Metrics
 	engine    *store.Engine
 	keys      *keyring.Keyring
+	databases *sqlgrant.Files
 	cells     cells
 	deployer  *deploy.Deployer
 	guard     *access.Guard
@@ -153,6 +155,9 @@ func (s *server) open(ctx context.Context) error {
 	}
 	s.later(s.engine.Close)
 	if s.keys, err = keyring.New(ctx, root, s.engine.WrappedKeys()); err != nil {
+		return err
+	}
+	if err := s.openDatabases(); err != nil {
 		return err
 	}
 	if err := s.openCells(ctx); err != nil {

@@ -63,8 +63,45 @@ export interface Context {
   readonly log: Log;
   /** Publishes an event when the handler succeeds. */
   publish(type: string, data?: unknown, options?: Omit<NewEvent, "type" | "data">): void;
+  /** The function's grants by their names in app.toml, but for those of kind publish. What each has depends on its kind: see `HttpGrant`, `InvokeGrant`. */
+  readonly grants: { readonly [name: string]: any };
   /** An error that says how to go on: `throw new ctx.Fail("busy", { retryAfter: 30 })`. */
   readonly Fail: new (message?: string, options?: FailOptions & ErrorOptions) => Error & FailOptions;
+}
+
+/** What every grant in `ctx.grants` has. A use that fails is rejected with a `GrantError`. */
+export interface Grant {
+  readonly kind: string;
+  /** Does what the grant's kind calls `op`. */
+  call(op: string, request?: unknown, body?: ArrayBufferView | ArrayBuffer): Promise<{ value: any; body?: Uint8Array }>;
+}
+
+/** A grant of kind http: `const api: HttpGrant = ctx.grants.api`. */
+export interface HttpGrant extends Grant {
+  readonly kind: "http";
+  /** Sends a request. `values` takes the places of {name} in the grant's URL, and `query` holds what the grant lets the function add. */
+  fetch(init?: HttpGrantInit): Promise<Response>;
+}
+
+export interface HttpGrantInit extends FetchInit {
+  values?: Record<string, string | number | boolean>;
+  query?: URLSearchParams | Record<string, Scalar | Scalar[]> | [string, Scalar][];
+}
+type Scalar = string | number | boolean;
+
+/** A grant of kind invoke: `const tax: InvokeGrant = ctx.grants.tax`. */
+export interface InvokeGrant<Data = any, Reply = any> extends Grant {
+  readonly kind: "invoke";
+  /** Calls the function that the grant names, and resolves to its reply. */
+  invoke(data?: Data): Promise<Reply>;
+}
+
+/** Why a grant could not be used: `code` is stable, such as "grant.timeout"; `retry` says whether it may succeed later. */
+export interface GrantError extends Error {
+  readonly code: string;
+  readonly retry: boolean;
+  /** Seconds. */
+  readonly retryAfter?: number;
 }
 
 /**
@@ -118,8 +155,54 @@ declare global {
   /** Of the values that can be transferred there are ArrayBuffers only. */
   function structuredClone<T>(value: T, options?: { transfer?: ArrayBuffer[] }): T;
 
-  /** @deprecated Throws: a function reaches what its grants name, and there are none for http yet. */
-  function fetch(...args: unknown[]): never;
+  /**
+   * Sends a request, when one of the function's `http` grants has the method and its template makes the URL; the grant's credential is added outside of
+   * the function. Otherwise it is rejected with a `GrantError` whose code is `fetch.not_covered`. Redirects are the grant's to follow or not.
+   */
+  function fetch(url: string | URL, init?: FetchInit): Promise<Response>;
+
+  interface FetchInit {
+    method?: string;
+    headers?: HeadersInit;
+    body?: BodyInit | null;
+    signal?: AbortSignal | null;
+  }
+  type HeadersInit = Headers | Record<string, string> | Iterable<readonly [string, string]>;
+  type BodyInit = string | URLSearchParams | BufferSource;
+
+  class Headers {
+    constructor(init?: HeadersInit);
+    append(name: string, value: string): void;
+    delete(name: string): void;
+    get(name: string): string | null;
+    getSetCookie(): string[];
+    has(name: string): boolean;
+    set(name: string, value: string): void;
+    forEach(callback: (value: string, name: string, headers: Headers) => void, self?: unknown): void;
+    entries(): Generator<[string, string]>;
+    keys(): Generator<string>;
+    values(): Generator<string>;
+    [Symbol.iterator](): Generator<[string, string]>;
+  }
+
+  /** An answer, whole: its body is not streamed. */
+  class Response {
+    constructor(body?: BodyInit | null, init?: { status?: number; statusText?: string; headers?: HeadersInit });
+    static json(data: unknown, init?: { status?: number; statusText?: string; headers?: HeadersInit }): Response;
+    readonly type: "basic" | "default";
+    readonly url: string;
+    readonly redirected: boolean;
+    readonly status: number;
+    readonly ok: boolean;
+    readonly statusText: string;
+    readonly headers: Headers;
+    readonly bodyUsed: boolean;
+    arrayBuffer(): Promise<ArrayBuffer>;
+    bytes(): Promise<Uint8Array>;
+    json(): Promise<any>;
+    text(): Promise<string>;
+    clone(): Response;
+  }
 
   interface Performance {
     /** Milliseconds since the event began. */

@@ -58,7 +58,7 @@ func TestScripts(t *testing.T) {
 				Files: []string{file}, Setup: s.setup, UpdateScripts: os.Getenv("SALLYPORT_UPDATE") != "",
 				RequireExplicitExec: true, RequireUniqueNames: true,
 				Cmds: map[string]func(*testscript.TestScript, bool, []string){
-					"serve": s.serve, "issuer": s.issue, "halt": s.halt, "exits": exits, "eventually": eventually,
+					"serve": s.serve, "issuer": s.issue, "halt": s.halt, "exits": exits, "eventually": eventually, "upstream": s.upstream,
 				},
 			})
 		})

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sort"
 	"sync"
+	"weak"
 )
 
 const (
@@ -42,6 +43,16 @@ type Image struct {
 
 	summing sync.Once
 	sum     [sha256.Size]byte // once summed
+
+	paging sync.Mutex
+	paged  weak.Pointer[pageList]
+}
+
+// pageList is the content of each page of an image up to the last that is not zero: nil for one that is. It never
+// changes.
+type pageList struct {
+	size int // of a page, in bytes
+	list [][]byte
 }
 
 // run is a range of units whose bytes are kept. It ends where its bytes do: they end where those of
@@ -197,9 +208,21 @@ func (im *Image) extent() (held, end int) {
 	return held, end
 }
 
-// pages returns the content of each page of this size up to the last that is not zero: nil for one
-// that is. What the image has in one piece is not copied.
-func (im *Image) pages(size int) [][]byte {
+// pages returns the content of each page of this size. It is the same for all who have it at one time: to make it costs
+// a good part of waking an instance, and it is longer than the image, so it is kept as long as somebody has it.
+func (im *Image) pages(size int) *pageList {
+	im.paging.Lock()
+	defer im.paging.Unlock()
+	if p := im.paged.Value(); p != nil && p.size == size {
+		return p
+	}
+	p := &pageList{size, im.split(size)}
+	im.paged = weak.Make(p)
+	return p
+}
+
+// split returns the list of a pageList. What the image has in one piece is not copied.
+func (im *Image) split(size int) [][]byte {
 	_, end := im.extent()
 	list := make([][]byte, (end+size-1)/size)
 	for i := range list {

@@ -155,7 +155,7 @@ type tracked struct {
 	kernel *kernel
 	memory []byte
 	image  *Image
-	pages  [][]byte // of the image
+	pages  *pageList // of the image
 	// dense is how much of the memory, from its beginning, has all its pages protected, also those
 	// that do not exist, which makes scanning it twice as fast. In the rest, pages that do not exist
 	// are neither protected nor scanned.
@@ -266,15 +266,15 @@ func (t *tracked) restore(s span) (changed int) {
 
 // page returns the content of the page at a place, nil when it is zero.
 func (t *tracked) page(at int) []byte {
-	if i := at / t.kernel.page; i < len(t.pages) {
-		return t.pages[i]
+	if i := at / t.kernel.page; i < len(t.pages.list) {
+		return t.pages.list[i]
 	}
 	return nil
 }
 
 // isZero reports whether all of s is zero in the image.
 func (t *tracked) isZero(s span) bool {
-	for at := s.at; at < s.end && at/t.kernel.page < len(t.pages); at += t.kernel.page {
+	for at := s.at; at < s.end && at/t.kernel.page < len(t.pages.list); at += t.kernel.page {
 		if t.page(at) != nil {
 			return false
 		}

@@ -22,6 +22,7 @@ const (
 	maxName      = 4 << 10
 	maxAttribute = 1 << 10 // as cell bounds the id, subject and content type of an event it emits
 	maxCode      = 64
+	maxAbout     = 4 << 10 // the methods and the URL of an http grant
 	maxSentence  = 16 << 10
 	maxFaults    = 16 // in number
 	maxHello     = 64 << 10
@@ -30,7 +31,7 @@ const (
 	// least, and the code of its largest module.
 	maxResident = 16 << 30
 	// maxLoad is the longest module with its source map, and the rest.
-	maxLoad = cell.MaxModuleBytes + cell.MaxSourceMapBytes + maxName + 256 + maxGrants*(cell.MaxGrantText+maxCode+16)
+	maxLoad = cell.MaxModuleBytes + cell.MaxSourceMapBytes + maxName + 256 + maxGrants*(cell.MaxGrantText+maxCode+maxAbout+16)
 	// maxGrants is how many grants a function may have, in number: what a manifest may have.
 	maxGrants = 128
 	// maxEvent is the largest event: the largest request, and room for its attributes.
@@ -56,7 +57,7 @@ func encodeLoad(b []byte, id, function uint64, spec cell.Spec, l cell.Limits) []
 	b = append(appendText(appendText(b, spec.Name), string(spec.Kind)), spec.Digest[:]...)
 	b = binary.AppendUvarint(b, uint64(len(spec.Grants)))
 	for _, g := range spec.Grants {
-		b = appendText(appendText(b, g.Name), g.Kind)
+		b = appendText(appendText(appendText(b, g.Name), g.Kind), g.About)
 		b = binary.AppendUvarint(binary.AppendUvarint(b, uint64(g.Request)), uint64(g.Reply))
 	}
 	b = slices.Grow(b, len(spec.SourceMap)+len(spec.Code)+2*binary.MaxVarintLen64) // once: code is long
@@ -75,7 +76,7 @@ func decodeLoad(body []byte) (function uint64, spec cell.Spec, l cell.Limits, er
 	spec.Digest = d.digest()
 	for n := d.number(maxGrants); n > 0 && d.err == nil; n-- {
 		spec.Grants = append(spec.Grants, cell.GrantSpec{
-			Name: string(d.bytes(cell.MaxGrantText)), Kind: string(d.bytes(maxCode)),
+			Name: string(d.bytes(cell.MaxGrantText)), Kind: string(d.bytes(maxCode)), About: string(d.bytes(maxAbout)),
 			Request: int(d.number(math.MaxInt32)), Reply: int(d.number(math.MaxInt32)),
 		})
 	}

@@ -97,9 +97,3 @@ func keys(statement string, names []string) ([][]byte, error) {
 	}
 	return out, nil
 }
-
-// appendText appends a text as a JSON string; what is not UTF-8 in it is replaced.
-func appendText(dst, text []byte) []byte {
-	out, _ := jsontext.AppendQuote(dst, text) // the error is about UTF-8, and what it returns then is valid
-	return out
-}

@@ -105,7 +105,7 @@ func (f *Files) take(ctx context.Context, ns ident.Namespace, name string) (*lit
 	defer delete(f.handles, name)
 	l, err := openLite(name, f.vfs, sealed, f.cfg.Space)
 	if err != nil {
-		return nil, errors.Join(unreadable(name, err), sealed.Close())
+		return nil, unreadable(name, errors.Join(sealed.Damage(), err, sealed.Close()))
 	}
 	l.doors = 1
 	f.opened[name] = l

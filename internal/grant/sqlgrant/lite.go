@@ -17,6 +17,7 @@ import (
 	"github.com/ncruces/go-sqlite3"
 
 	"sallyport/internal/grant/sqlgrant/sealedfile"
+	"sallyport/internal/grant/sqlgrant/sqlvalue"
 	"sallyport/internal/manifest"
 	"sallyport/internal/problem"
 )
@@ -224,7 +225,7 @@ func (l *lite) one(st statement, out *answer) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, errIf(err == nil, s.Reset()), s.ClearBindings()) }()
+	defer func() { err = errors.Join(err, reset(s, err), s.ClearBindings()) }()
 	for i, v := range st.params {
 		// $1 is the name of a parameter to SQLite, whose own number is the order in which it first stands in the text.
 		if err := bind(s, s.BindIndex("$"+strconv.Itoa(i+1)), v); err != nil {
@@ -293,7 +294,7 @@ func bind(s *sqlite3.Stmt, index int, v jsontext.Value) error {
 	case 't', 'f':
 		return s.BindBool(index, v.Kind() == 't')
 	case '"':
-		str, err := text(v)
+		str, err := sqlvalue.Text(v)
 		if err != nil {
 			return err
 		}
@@ -309,8 +310,8 @@ func bind(s *sqlite3.Stmt, index int, v jsontext.Value) error {
 		return s.BindFloat(index, n)
 	case '{':
 		var o map[string]jsontext.Value
-		if err := json.Unmarshal(v, &o); err == nil && len(o) == 1 && o[bytesKey] != nil {
-			raw, err := decodeBytes(v)
+		if err := json.Unmarshal(v, &o); err == nil && len(o) == 1 && o[sqlvalue.BytesKey] != nil {
+			raw, err := sqlvalue.DecodeBytes(v)
 			if err != nil {
 				return err
 			}
@@ -329,19 +330,19 @@ func column(dst []byte, s *sqlite3.Stmt, i int) []byte {
 	case sqlite3.INTEGER:
 		n := s.ColumnInt64(i)
 		if n > maxExact || n < -maxExact {
-			return appendText(dst, strconv.AppendInt(nil, n, 10))
+			return sqlvalue.AppendText(dst, strconv.AppendInt(nil, n, 10))
 		}
 		return strconv.AppendInt(dst, n, 10)
 	case sqlite3.FLOAT:
 		f := s.ColumnFloat(i)
 		if math.IsInf(f, 0) || math.IsNaN(f) {
-			return appendText(dst, strconv.AppendFloat(nil, f, 'g', -1, 64))
+			return sqlvalue.AppendText(dst, strconv.AppendFloat(nil, f, 'g', -1, 64))
 		}
 		return jsonFloat(dst, f)
 	case sqlite3.TEXT:
-		return appendText(dst, s.ColumnRawText(i))
+		return sqlvalue.AppendText(dst, s.ColumnRawText(i))
 	case sqlite3.BLOB:
-		return appendBytes(dst, s.ColumnRawBlob(i))
+		return sqlvalue.AppendBytes(dst, s.ColumnRawBlob(i))
 	}
 	return append(dst, "null"...)
 }
@@ -375,14 +376,16 @@ func (l *lite) failed(ctx context.Context, name string, err error) error {
 		return problem.New(problem.Invalid, "grant.sql_value", "%s failed: a value is not one that the database takes there", what).WithCause(err)
 	case is(sqlite3.CONSTRAINT):
 		return problem.New(problem.Conflict, "grant.sql_constraint", "%s failed: a rule of the database forbids it, %s", what, clip(reason(err))).WithCause(err)
+	case is(sqlite3.AUTH):
+		return problem.New(problem.Denied, "grant.sql_privilege", "%s failed: it reaches what no statement may", what).WithCause(err)
 	case is(sqlite3.FULL):
 		return problem.New(problem.Exhausted, "grant.sql_full", "%s failed: the database has reached its size", what).
 			WithHint("delete rows, or raise size of the grant").WithCause(err)
 	case is(sqlite3.NOMEM):
 		return problem.New(problem.Exhausted, "grant.sql_exhausted", "%s failed: it needs more than %d bytes of memory", what, maxHeap).WithCause(err)
 	case is(sqlite3.IOERR, sqlite3.CORRUPT, sqlite3.NOTADB):
-		if errors.Is(err, sealedfile.ErrDamaged) || is(sqlite3.CORRUPT, sqlite3.NOTADB) {
-			return unreadable(l.name, fmt.Errorf("%w: %w", sealedfile.ErrDamaged, err))
+		if damage := l.file.Damage(); damage != nil || is(sqlite3.CORRUPT, sqlite3.NOTADB) {
+			return unreadable(l.name, errors.Join(sealedfile.ErrDamaged, damage, err))
 		}
 		return problem.New(problem.Unavailable, "grant.sql_disk", "%s failed: the server's disk does not answer", what).WithRetryAfter(time.Second).WithCause(err)
 	}
@@ -400,4 +403,12 @@ func reason(err error) string {
 		return after
 	}
 	return text
+}
+
+// reset makes a statement ready for the next run. Its error is that of the last one, which failed already when err is not nil.
+func reset(s *sqlite3.Stmt, err error) error {
+	if resetErr := s.Reset(); err == nil {
+		return resetErr
+	}
+	return nil
 }

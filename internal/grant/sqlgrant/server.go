@@ -17,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"sallyport/internal/grant"
+	"sallyport/internal/grant/sqlgrant/sqlvalue"
 	"sallyport/internal/problem"
 )
 
@@ -62,7 +63,6 @@ func (s *server) conns() (*pgxpool.Pool, error) {
 	cfg.MaxConnIdleTime, cfg.MaxConnLifetime, cfg.MaxConnLifetimeJitter = idleTimeout, lifetime, lifetime/10
 	cfg.PingTimeout = connectTimeout
 	cfg.BeforeConnect = s.beforeConnect
-	cfg.AfterRelease = func(c *pgx.Conn) bool { return c.PgConn().TxStatus() == idle }
 	s.pool, err = pgxpool.NewWithConfig(context.Background(), cfg)
 	return s.pool, err
 }
@@ -249,7 +249,7 @@ func prepare(ctx context.Context, conn *pgx.Conn, statements []statement) ([]pre
 			return nil, err
 		}
 		for j, v := range st.params {
-			if p.values[j], err = encode(described.ParamOIDs[j], v); err != nil {
+			if p.values[j], err = sqlvalue.Encode(described.ParamOIDs[j], v); err != nil {
 				return nil, parameterProblem(st.name, j+1, err)
 			}
 		}
@@ -348,7 +348,7 @@ func read(reader *pgconn.ResultReader, p prepared, out *answer) error {
 		for i, value := range values {
 			out.column(p.keys[i])
 			var err error
-			if out.json, err = decode(out.json, p.fields[i].DataTypeOID, value); err != nil {
+			if out.json, err = sqlvalue.Decode(out.json, p.fields[i].DataTypeOID, value); err != nil {
 				return fmt.Errorf("decode column %d: %w", i+1, err)
 			}
 		}

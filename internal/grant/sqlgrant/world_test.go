@@ -213,3 +213,18 @@ func wantProblem(t testing.TB, err error, code, part string) *problem.Error {
 	}
 	return p
 }
+
+func openWith(t testing.TB, held grant.Secrets, text string) (grant.Door, error) {
+	t.Helper()
+	door, err := sqlgrant.New(nil).Open(t.Context(), grant.Opening{
+		Namespace: "shop", Function: "f", Revision: 1, Name: "db", Grant: parseGrant(t, text), Secrets: held,
+	})
+	if err == nil {
+		t.Cleanup(func() {
+			if err := door.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	return door, err
+}

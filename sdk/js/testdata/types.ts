@@ -1,6 +1,6 @@
 // What a function may write, and what it may not, checked by the TypeScript compiler: the lines that are marked
 // as errors must be some.
-import type { Context, Event as CloudEvent, Handler } from "..";
+import type { Context, Event as CloudEvent, Handler, HttpGrant } from "..";
 
 type Order = { id: string; items: { sku: string; price: number }[] };
 
@@ -52,6 +52,11 @@ export async function web(event: CloudEvent, ctx: Context): Promise<string> {
   document.title;
   // @ts-expect-error: no Blob
   new Blob([]);
-  const never: never = fetch("https://example.com");
-  return text + id + atob(btoa("x")) + event.id + never;
+  // @ts-expect-error: no Request
+  new Request("https://example.com");
+  const api: HttpGrant = ctx.grants.api;
+  const made = await api.fetch({ values: { id: 1 }, query: { limit: [1, "2"] }, headers: new Headers({ accept: "text/plain" }), body: new URLSearchParams() });
+  const answer: Response = await fetch(new URL("https://example.com"), { method: "POST", body: new Uint8Array(), signal: AbortSignal.timeout(5) });
+  const status: number = (await api.call("fetch", { values: {} })).value.status;
+  return text + id + atob(btoa("x")) + event.id + (await made.text()) + [...answer.headers].length + status;
 }

@@ -49,8 +49,5 @@
   world.define({
     self: globalThis,
     reportError: (thrown) => world.report(thrown),
-    fetch() {
-      throw new TypeError("there is no fetch: a function reaches nothing but what its grants in app.toml name, and grants for http are not there yet");
-    },
   });
 })

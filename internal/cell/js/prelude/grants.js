@@ -4,8 +4,14 @@
   "use strict";
   const { stringify, parse } = JSON;
   const { freeze, keys } = Object;
-  const { bytesOf, wellFormed } = world;
+  const { bytesOf, wellFormed, slice, uncurried } = world;
+  const indexOf = uncurried(String.prototype.indexOf);
   const NativePromise = Promise;
+  const NativeProxy = Proxy;
+  const NativeBuffer = ArrayBuffer;
+  const { isView } = ArrayBuffer;
+  const character = String.fromCharCode;
+  const toBase64 = btoa;
   const begun = { __proto__: null }; // by number: what settles the promise
 
   // GrantError is the reason of a use that failed.
@@ -46,18 +52,84 @@
   const valueOf = (value) => value;
   const valueAndBody = (value, body) => ({ value, body });
 
+  // The members of a grant of kind sql are the statements of its manifest, which the host knows: a call of any name is asked for.
+  const parameter = (value) => {
+    if (value === undefined) return null;
+    if (typeof value === "bigint") return `${value}`;
+    if (value instanceof NativeBuffer || isView(value)) return { $bytes: base64Of(bytesOf(value)) };
+    return value;
+  };
+  const parameters = (values) => {
+    const list = [];
+    for (let i = 0; i < values.length; i++) list[i] = parameter(values[i]);
+    return list;
+  };
+  const base64Of = (bytes) => {
+    let text = "";
+    for (let i = 0; i < bytes.length; i++) text += character(bytes[i]);
+    return toBase64(text);
+  };
+  const sql = (use) => new NativeProxy({
+    __proto__: null,
+    transaction: (statements) => {
+      const list = [];
+      for (let i = 0; i < statements.length; i++) {
+        const { query, params } = statements[i];
+        list[i] = { query, params: parameters(params ?? []) };
+      }
+      return use("transaction", { statements: list }, undefined, valueOf);
+    },
+  }, {
+    __proto__: null,
+    get: (target, name) => {
+      // A promise is what has a then: a grant is none.
+      if (typeof name !== "string" || name === "then" || name in target) return target[name];
+      return (...values) => use("query", { query: name, params: parameters(values) }, undefined, valueOf);
+    },
+  });
+
+  // A value of kind kv is JSON, or bytes.
+  const entryOf = (value, body) => {
+    if (value !== null && body !== undefined && !("value" in value)) value.value = body;
+    return value;
+  };
+  const kv = (use) => {
+    const store = (op, request, value, finish) => {
+      const binary = value instanceof NativeBuffer || isView(value);
+      if (!binary) request.value = value === undefined ? null : value;
+      return use(op, request, binary ? value : undefined, finish);
+    };
+    return {
+      __proto__: null,
+      get: (key) => use("get", { key }, undefined, (value, body) => entryOf(value, body)?.value ?? null),
+      entry: (key) => use("get", { key }, undefined, entryOf),
+      set: (key, value, { ttl } = {}) => store("set", { key, ttl }, value, ({ version }) => version),
+      compareAndSet: (key, version, value, { ttl } = {}) => store("compareAndSet", { key, version, ttl }, value, valueOf),
+      delete: (key, { version } = {}) => use("delete", { key, version }, undefined, ({ deleted }) => deleted),
+      increment: (key, by, { ttl } = {}) => use("increment", { key, by, ttl }, undefined, ({ value }) => value),
+      list: ({ prefix, after, limit } = {}) => use("list", { prefix, after, limit }, undefined, valueOf),
+    };
+  };
+
   // What each kind has, besides call: an object without a prototype, of the use of this grant.
   const kinds = {
     __proto__: null,
     invoke: (use) => ({ __proto__: null, invoke: (data) => use("invoke", { data }, undefined, valueOf) }),
     identity: (use) => ({ __proto__: null, token: () => use("token", {}, undefined, valueOf) }),
+    sql,
+    kv,
   };
 
+  world.grantKinds = kinds; // other parts add theirs
+
   // call is what every grant has: it does what the kind calls op, and returns the value and the bytes of the answer.
-  const member = (name, kind) => {
+  // about is the kind, and behind a space what the kind's own part has to know.
+  const member = (name, about) => {
+    const space = indexOf(about, " ");
+    const kind = space < 0 ? about : slice(about, 0, space);
     const of = (op, request, body, finish) => use(name, op, request, body, finish);
     const call = (op, request, body) => of(op, request, body, valueAndBody);
-    const made = kinds[kind]?.(of) ?? { __proto__: null };
+    const made = kinds[kind]?.(of, space < 0 ? "" : slice(about, space + 1)) ?? { __proto__: null };
     made.kind = kind;
     made.call = call;
     return freeze(made);

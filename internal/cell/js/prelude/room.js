@@ -4,6 +4,9 @@
 (function (host, world) {
   "use strict";
   world.kept = { kept: 0 }; // an object at the end of the prelude: what follows begins in a block that is there
+  // The table of names is made anew, all of it, when it is full: not for the names of a script.
+  const names = { __proto__: null };
+  for (let i = 0; i < 256; i++) names["room for a name " + i] = i;
   const made = [];
   for (let i = 0; i < 2; i++) {
     made.push(

@@ -75,6 +75,8 @@ type File struct {
 	clean bool                // that batch says that the file was closed
 	err   error               // why the file is broken
 
+	damage error // of the page that was last found damaged
+
 	pending map[uint32][]byte // pages that are not committed
 	newSize uint32            // with what is not committed
 	cut     uint32            // pages from here on were cut off, not committed either
@@ -327,10 +329,14 @@ func (s *File) open(page uint32, at position) ([]byte, error) {
 	}
 	plain, err := s.sealer.Open(make([]byte, 0, PageSize), sealed, s.pageData(at.batch, page))
 	if err != nil || len(plain) != PageSize {
-		return nil, fmt.Errorf("%w: page %d at byte %d", ErrDamaged, page, at.offset)
+		s.damage = fmt.Errorf("%w: page %d at byte %d", ErrDamaged, page, at.offset)
+		return nil, s.damage
 	}
 	return plain, nil
 }
+
+// Damage returns the error of a page that did not open, or nil when all that were read did.
+func (s *File) Damage() error { return s.damage }
 
 // Write puts PageSize bytes in place of a page, until Commit in memory only.
 func (s *File) Write(page int64, content []byte) error {

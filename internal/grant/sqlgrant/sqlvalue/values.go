@@ -1,4 +1,7 @@
-package sqlgrant
+// Package sqlvalue turns JSON values into the text form of PostgreSQL and back, by the types of the database.
+//
+// It is pure. Callers: sqlgrant.
+package sqlvalue
 
 import (
 	"encoding/base64"
@@ -12,7 +15,45 @@ import (
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
-	"github.com/jackc/pgx/v5/pgtype"
+)
+
+// The numbers of PostgreSQL's own types, which never change.
+const (
+	oidBool             = 16
+	oidBytea            = 17
+	oidInt8             = 20
+	oidInt2             = 21
+	oidInt4             = 23
+	oidText             = 25
+	oidOID              = 26
+	oidJSON             = 114
+	oidJSONArray        = 199
+	oidFloat4           = 700
+	oidFloat8           = 701
+	oidBoolArray        = 1000
+	oidByteaArray       = 1001
+	oidInt2Array        = 1005
+	oidInt4Array        = 1007
+	oidTextArray        = 1009
+	oidBPCharArray      = 1014
+	oidVarcharArray     = 1015
+	oidInt8Array        = 1016
+	oidFloat4Array      = 1021
+	oidFloat8Array      = 1022
+	oidBPChar           = 1042
+	oidVarchar          = 1043
+	oidDate             = 1082
+	oidTimestamp        = 1114
+	oidTimestampArray   = 1115
+	oidDateArray        = 1182
+	oidTimestamptz      = 1184
+	oidTimestamptzArray = 1185
+	oidNumericArray     = 1231
+	oidNumeric          = 1700
+	oidUUID             = 2950
+	oidUUIDArray        = 2951
+	oidJSONB            = 3802
+	oidJSONBArray       = 3807
 )
 
 // form is how values of a type of PostgreSQL look in JSON.
@@ -31,31 +72,34 @@ const (
 
 // forms are the forms of the types that are not texts.
 var forms = map[uint32]form{
-	pgtype.Int2OID: formNumber, pgtype.Int4OID: formNumber, pgtype.OIDOID: formNumber, pgtype.Float4OID: formNumber, pgtype.Float8OID: formNumber,
-	pgtype.Int8OID: formDigits, pgtype.NumericOID: formDigits,
-	pgtype.BoolOID: formTruth, pgtype.JSONOID: formJSON, pgtype.JSONBOID: formJSON, pgtype.ByteaOID: formBytes,
-	pgtype.TimestamptzOID: formInstant, pgtype.TimestampOID: formMoment,
+	oidInt2: formNumber, oidInt4: formNumber, oidOID: formNumber, oidFloat4: formNumber, oidFloat8: formNumber,
+	oidInt8: formDigits, oidNumeric: formDigits,
+	oidBool: formTruth, oidJSON: formJSON, oidJSONB: formJSON, oidBytea: formBytes,
+	oidTimestamptz: formInstant, oidTimestamp: formMoment,
 }
 
 // arrays are the types whose values are lists, with the type of an element.
 var arrays = map[uint32]uint32{
-	pgtype.BoolArrayOID: pgtype.BoolOID, pgtype.Int2ArrayOID: pgtype.Int2OID, pgtype.Int4ArrayOID: pgtype.Int4OID, pgtype.Int8ArrayOID: pgtype.Int8OID,
-	pgtype.Float4ArrayOID: pgtype.Float4OID, pgtype.Float8ArrayOID: pgtype.Float8OID, pgtype.NumericArrayOID: pgtype.NumericOID,
-	pgtype.TextArrayOID: pgtype.TextOID, pgtype.VarcharArrayOID: pgtype.VarcharOID, pgtype.BPCharArrayOID: pgtype.BPCharOID,
-	pgtype.UUIDArrayOID: pgtype.UUIDOID, pgtype.ByteaArrayOID: pgtype.ByteaOID, pgtype.JSONArrayOID: pgtype.JSONOID,
-	pgtype.JSONBArrayOID: pgtype.JSONBOID, pgtype.DateArrayOID: pgtype.DateOID, pgtype.TimestampArrayOID: pgtype.TimestampOID,
-	pgtype.TimestamptzArrayOID: pgtype.TimestamptzOID,
+	oidBoolArray: oidBool, oidInt2Array: oidInt2, oidInt4Array: oidInt4, oidInt8Array: oidInt8,
+	oidFloat4Array: oidFloat4, oidFloat8Array: oidFloat8, oidNumericArray: oidNumeric,
+	oidTextArray: oidText, oidVarcharArray: oidVarchar, oidBPCharArray: oidBPChar,
+	oidUUIDArray: oidUUID, oidByteaArray: oidBytea, oidJSONArray: oidJSON,
+	oidJSONBArray: oidJSONB, oidDateArray: oidDate, oidTimestampArray: oidTimestamp,
+	oidTimestamptzArray: oidTimestamptz,
 }
 
 // maxArrayDepth is PostgreSQL's own bound on the dimensions of an array.
 const maxArrayDepth = 6
 
-// encode returns a JSON value in the form that the server reads for a type, and nil for null.
-func encode(oid uint32, v jsontext.Value) ([]byte, error) {
+// Encode returns a JSON value in the form that the server reads for a type, and nil for null.
+func Encode(oid uint32, v jsontext.Value) ([]byte, error) {
 	if v.Kind() == 'n' {
 		return nil, nil
 	}
-	if element, ok := arrays[oid]; ok && v.Kind() == '[' {
+	if element, ok := arrays[oid]; ok {
+		if v.Kind() != '[' {
+			return nil, wants("a list", v)
+		}
 		return appendArray(nil, element, v, 1)
 	}
 	switch forms[oid] {
@@ -69,22 +113,27 @@ func encode(oid uint32, v jsontext.Value) ([]byte, error) {
 	case formNumber, formDigits:
 		return number(oid, v)
 	case formBytes:
-		raw, err := decodeBytes(v)
+		raw, err := DecodeBytes(v)
 		if err != nil {
 			return nil, err
 		}
 		return append([]byte(`\x`), hex.EncodeToString(raw)...), nil
 	case formInstant:
-		s, err := text(v)
+		s, err := Text(v)
 		if err == nil && !instant(s) {
 			err = errors.New("wants a time such as 2030-01-02T03:04:05Z")
 		}
 		return []byte(s), err
-	default:
-		s, err := text(v)
-		return []byte(s), err
 	}
+	if k := v.Kind(); oid >= firstUserType && (k == '0' || k == 't' || k == 'f') {
+		return v, nil // of a domain, whose rules are the server's
+	}
+	s, err := Text(v)
+	return []byte(s), err
 }
+
+// firstUserType is the first number of a type that is not PostgreSQL's own.
+const firstUserType = 16384
 
 // instant reports whether s is a time with a zone, or one of the ends of time.
 func instant(s string) bool {
@@ -97,13 +146,13 @@ func number(oid uint32, v jsontext.Value) ([]byte, error) {
 	s := string(v)
 	if v.Kind() == '"' {
 		var err error
-		if s, err = text(v); err != nil {
+		if s, err = Text(v); err != nil {
 			return nil, err
 		}
 	} else if v.Kind() != '0' {
 		return nil, wants("a number", v)
 	}
-	bits := map[uint32]int{pgtype.Int2OID: 16, pgtype.Int4OID: 32, pgtype.Int8OID: 64}[oid]
+	bits := map[uint32]int{oidInt2: 16, oidInt4: 32, oidInt8: 64}[oid]
 	if bits > 0 {
 		if _, err := strconv.ParseInt(s, 10, bits); err != nil {
 			return nil, fmt.Errorf("wants an integer of %d bits", bits)
@@ -116,8 +165,8 @@ func number(oid uint32, v jsontext.Value) ([]byte, error) {
 
 var decimal = regexp.MustCompile(`^[+-]?\d+(\.\d+)?([eE][+-]?\d+)?$`)
 
-// text takes a text without NUL, which no database keeps.
-func text(v jsontext.Value) (string, error) {
+// Text takes a text without NUL, which no database keeps.
+func Text(v jsontext.Value) (string, error) {
 	var s string
 	if v.Kind() != '"' {
 		return "", wants("a text", v)
@@ -131,19 +180,19 @@ func text(v jsontext.Value) (string, error) {
 	return s, nil
 }
 
-// bytesKey is the member of the object that stands for bytes: {"$bytes": "<base64>"}.
-const bytesKey = "$bytes"
+// BytesKey is the member of the object that stands for bytes: {"$bytes": "<base64>"}.
+const BytesKey = "$bytes"
 
-// decodeBytes takes bytes as a base64 text, or as the object that stands for bytes.
-func decodeBytes(v jsontext.Value) ([]byte, error) {
+// DecodeBytes takes bytes as a base64 text, or as the object that stands for bytes.
+func DecodeBytes(v jsontext.Value) ([]byte, error) {
 	if v.Kind() == '{' {
 		var o map[string]jsontext.Value
-		if err := json.Unmarshal(v, &o); err != nil || len(o) != 1 || o[bytesKey] == nil {
+		if err := json.Unmarshal(v, &o); err != nil || len(o) != 1 || o[BytesKey] == nil {
 			return nil, wants("bytes as a text in base64", v)
 		}
-		v = o[bytesKey]
+		v = o[BytesKey]
 	}
-	s, err := text(v)
+	s, err := Text(v)
 	if err != nil {
 		return nil, wants("bytes as a text in base64", v)
 	}
@@ -181,7 +230,7 @@ func appendArray(dst []byte, element uint32, v jsontext.Value, depth int) ([]byt
 			}
 			continue
 		}
-		raw, err := encode(element, item)
+		raw, err := Encode(element, item)
 		if err != nil {
 			return nil, fmt.Errorf("element %d %w", i+1, err)
 		}
@@ -204,8 +253,8 @@ func appendElement(dst, raw []byte) []byte {
 	return append(dst, '"')
 }
 
-// decode appends a value that the server sent, in its text form, as JSON; raw is nil for null.
-func decode(dst []byte, oid uint32, raw []byte) ([]byte, error) {
+// Decode appends a value that the server sent, in its text form, as JSON; raw is nil for null.
+func Decode(dst []byte, oid uint32, raw []byte) ([]byte, error) {
 	if raw == nil {
 		return append(dst, "null"...), nil
 	}
@@ -235,21 +284,21 @@ func decode(dst []byte, oid uint32, raw []byte) ([]byte, error) {
 		if err != nil {
 			return dst, errors.New("not bytes in hex")
 		}
-		return appendBytes(dst, bytes), nil
+		return AppendBytes(dst, bytes), nil
 	case formInstant:
 		if t, err := time.Parse("2006-01-02 15:04:05.999999999Z07", string(raw)); err == nil {
-			return appendText(dst, t.UTC().AppendFormat(nil, time.RFC3339Nano)), nil
+			return AppendText(dst, t.UTC().AppendFormat(nil, time.RFC3339Nano)), nil
 		}
 	case formMoment:
 		if t, err := time.Parse("2006-01-02 15:04:05.999999999", string(raw)); err == nil {
-			return appendText(dst, t.AppendFormat(nil, "2006-01-02T15:04:05.999999999")), nil
+			return AppendText(dst, t.AppendFormat(nil, "2006-01-02T15:04:05.999999999")), nil
 		}
 	}
-	return appendText(dst, raw), nil
+	return AppendText(dst, raw), nil
 }
 
-// appendBytes appends bytes as a text in base64.
-func appendBytes(dst, raw []byte) []byte {
+// AppendBytes appends bytes as a text in base64.
+func AppendBytes(dst, raw []byte) []byte {
 	dst = append(dst, '"')
 	return append(base64.StdEncoding.AppendEncode(dst, raw), '"')
 }
@@ -287,7 +336,7 @@ func appendList(dst []byte, element uint32, raw []byte, depth int) (out, rest []
 		} else {
 			var item []byte
 			if item, raw, err = listItem(raw); err == nil {
-				dst, err = decode(dst, element, item)
+				dst, err = Decode(dst, element, item)
 			}
 		}
 		if err != nil || len(raw) == 0 {
@@ -341,4 +390,10 @@ func listItem(raw []byte) (item, rest []byte, err error) {
 		return nil, raw[end:], nil
 	}
 	return raw[:end], raw[end:], nil
+}
+
+// AppendText appends a text as a JSON string; what is not UTF-8 in it is replaced.
+func AppendText(dst, text []byte) []byte {
+	out, _ := jsontext.AppendQuote(dst, text) // the error is about UTF-8, and what it returns then is valid
+	return out
 }
