@@ -57,14 +57,16 @@ var lattice = map[string][]string{
 	"internal/deploy":  {"api", "internal/cell", "internal/event", "internal/filter", "internal/grant", "internal/ident", "internal/manifest", "internal/problem", "internal/schema", "internal/store"},
 	"internal/ingress": {"api", "internal/access", "internal/deploy", "internal/event", "internal/eventlog", "internal/grant", "internal/ident", "internal/policy", "internal/problem", "internal/schema"},
 	"internal/funclog": {"api"},
-	"internal/meter":   {"internal/ident", "internal/store"},
+	// Values with names, which grants use: decisions/0023.
+	"internal/secret": {"internal/grant", "internal/ident", "internal/keyring", "internal/outbound", "internal/problem", "internal/redact", "internal/store"},
+	"internal/meter":  {"internal/ident", "internal/store"},
 	// What a function emits comes in by the same way as everything else: decisions/0004.
-	"internal/dispatch": {"api", "internal/cell", "internal/deploy", "internal/event", "internal/eventlog", "internal/grant", "internal/ident", "internal/ingress", "internal/manifest", "internal/problem", "internal/store"},
+	"internal/dispatch": {"api", "internal/cell", "internal/deploy", "internal/event", "internal/eventlog", "internal/grant", "internal/ident", "internal/ingress", "internal/manifest", "internal/problem", "internal/redact", "internal/store"},
 
 	// The surfaces.
 	"client":            {"api"},
 	"internal/login":    {"internal/outbound"},
-	"internal/httpapi":  {"api", "internal/access", "internal/deploy", "internal/dispatch", "internal/event", "internal/eventlog", "internal/funclog", "internal/ident", "internal/ingress", "internal/manifest", "internal/meter", "internal/policy", "internal/problem"},
+	"internal/httpapi":  {"api", "internal/access", "internal/deploy", "internal/dispatch", "internal/event", "internal/eventlog", "internal/funclog", "internal/ident", "internal/ingress", "internal/manifest", "internal/meter", "internal/policy", "internal/problem", "internal/secret"},
 	"internal/server":   {"*"},
 	"sdk/js":            {},
 	"internal/scaffold": {"internal/ident", "internal/problem", "sdk/js"},

@@ -29,7 +29,7 @@ import (
 	"sallyport/internal/problem"
 )
 
-// Principal is who acts, authenticated. It is immutable. Only Identify, Authenticate and FunctionPrincipal make
+// Principal is who acts, authenticated. It is immutable. Only Identify, Authenticate, FunctionPrincipal and ServerPrincipal make
 // one that may do anything: the zero Principal is denied everything.
 type Principal struct {
 	ID         ident.PrincipalID
@@ -86,6 +86,16 @@ func FunctionID(ns ident.Namespace, name ident.FunctionName) ident.PrincipalID {
 	return ident.PrincipalID("function:" + string(ns) + "/" + string(name))
 }
 
+// WithSecrets returns the function with the secrets that its grants use, and those of them whose value it reads.
+func (p *Principal) WithSecrets(uses, reveals []string) *Principal {
+	if len(uses)+len(reveals) == 0 {
+		return p
+	}
+	with := p.policy
+	with.Secrets, with.Reveals = uses, reveals
+	return newPrincipal(with, p.Expires)
+}
+
 // Guard authenticates and authorises. It is safe for concurrent use.
 type Guard struct {
 	*Tokens
@@ -129,6 +139,25 @@ type Circumstances struct {
 	IP netip.Addr
 	// MutualTLS says that the client showed a certificate that was accepted.
 	MutualTLS bool
+}
+
+type principalKey struct{}
+
+// WithPrincipal returns a context for what is done on behalf of p.
+func WithPrincipal(ctx context.Context, p *Principal) context.Context {
+	return context.WithValue(ctx, principalKey{}, p)
+}
+
+// PrincipalOf returns on whose behalf something is done, nil when nobody is known: that is denied everything.
+func PrincipalOf(ctx context.Context) *Principal {
+	p, _ := ctx.Value(principalKey{}).(*Principal)
+	return p
+}
+
+// ServerPrincipal returns the principal that the server itself is in a namespace, where it sends events and invokes functions for
+// what it does by itself.
+func ServerPrincipal(ns ident.Namespace, what string) *Principal {
+	return newPrincipal(policy.Principal{Kind: policy.KindService, ID: ident.PrincipalID("service:sallyport/" + what), Role: policy.Publisher, Namespace: ns}, time.Time{})
 }
 
 type circumstancesKey struct{}
@@ -313,7 +342,7 @@ func explainCaused(p *Principal, action policy.Action, res policy.Resource, caus
 // to a namespace learns of no policy that is only about it: the answer for one that exists is that for one that does not.
 func (g *Guard) denied(p *Principal, action policy.Action, res policy.Resource, d policy.Decision) error {
 	what := string(action)
-	if res.Kind == policy.KindEventType || res.Kind == policy.KindFunction {
+	if res.Kind == policy.KindEventType || res.Kind == policy.KindFunction || res.Kind == policy.KindSecret {
 		what += " " + res.Name
 	}
 	out := problem.New(problem.Denied, "access.denied", "%s may not %s in namespace %q", p.ID, what, res.Namespace)

@@ -67,6 +67,9 @@ func (d *Deployer) Apply(ctx context.Context, by ident.PrincipalID, ns ident.Nam
 	if err := may.ask(plan, m); err != nil {
 		return nil, err
 	}
+	if err := d.checkSecrets(ctx, ns, old, next); err != nil {
+		return nil, err
+	}
 	if err := checkSize(next); err != nil {
 		return nil, err
 	}

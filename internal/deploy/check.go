@@ -1,8 +1,10 @@
 package deploy
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -90,6 +92,24 @@ func (d *Deployer) checkNames(ns ident.Namespace, m *manifest.App) error {
 	sortFaults(faults)
 	return problem.New(problem.Conflict, "deploy.name_taken", "names in the manifest belong to another app of this namespace").
 		WithHint("rename them, or apply to another namespace").WithFaults(faults...)
+}
+
+// checkSecrets asks about the functions that are new or changed and use secrets.
+func (d *Deployer) checkSecrets(ctx context.Context, ns ident.Namespace, old, next *app) error {
+	var list []*Function
+	for _, name := range slices.Sorted(maps.Keys(next.functions)) {
+		f := next.functions[name]
+		if old != nil && old.functions[name] != nil && sameFunction(old.functions[name], f) {
+			continue
+		}
+		if len(f.Secrets)+len(f.Reveals) > 0 {
+			list = append(list, f)
+		}
+	}
+	if d.cfg.CheckSecrets == nil || len(list) == 0 {
+		return nil
+	}
+	return d.cfg.CheckSecrets(ctx, ns, list)
 }
 
 func sortFaults(faults []problem.Fault) {

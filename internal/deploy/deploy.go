@@ -90,6 +90,8 @@ type Config struct {
 	Within func(ns ident.Namespace, held Held) error
 	// Memory is how much memory loaded functions may take together, in bytes. What is in use stays.
 	Memory int64
+	// CheckSecrets, when set, returns why functions must not be deployed that use the secrets they name.
+	CheckSecrets func(ctx context.Context, ns ident.Namespace, functions []*Function) error
 	// Grants is what the doors of functions are made of.
 	Grants grant.Config
 	// LastUsed returns when a function used a grant last, zero when it is not known to have; nil knows nothing.

@@ -64,6 +64,8 @@ type Function struct {
 	Digest    string
 	Limits    cell.Limits
 	Publishes []ident.EventType
+	// Secrets are those that its grants use, and Reveals those of them whose value it reads.
+	Secrets, Reveals []ident.SecretRef
 	// Grants are all of the function, by their names; Publishes are the types of those that publish.
 	Grants   map[string]manifest.Grant
 	Deployed time.Time

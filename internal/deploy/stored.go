@@ -192,9 +192,10 @@ func (a *app) describe(m *manifest.App) error {
 	a.subscriptions = map[ident.SubscriptionName]*Subscription{}
 	for name, f := range m.Functions {
 		sf := a.stored.Functions[string(name)]
+		uses, reveals := manifest.Secrets(f.Grants)
 		a.functions[name] = &Function{
 			Name: name, App: a.name, Revision: sf.Revision, Kind: sf.Kind, Digest: sf.Blob,
-			Limits: limitsOf(f), Publishes: publishes(f), Grants: f.Grants, Deployed: sf.Deployed, By: sf.By, source: f.Source,
+			Limits: limitsOf(f), Publishes: publishes(f), Secrets: uses, Reveals: reveals, Grants: f.Grants, Deployed: sf.Deployed, By: sf.By, source: f.Source,
 		}
 	}
 	for typ, t := range m.EventTypes {

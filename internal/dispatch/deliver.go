@@ -7,6 +7,7 @@ import (
 	"iter"
 	"math/rand/v2"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -21,6 +22,7 @@ import (
 	"sallyport/internal/ingress"
 	"sallyport/internal/manifest"
 	"sallyport/internal/problem"
+	"sallyport/internal/redact"
 )
 
 // try is one attempt, as the journal keeps it. Times are Unix nanoseconds.
@@ -395,13 +397,17 @@ func (d *Dispatcher) invoke(ctx context.Context, fn *deploy.Function, del *deliv
 		return err
 	}
 	defer release()
+	secrets, err := d.redactor(ctx, fn)
+	if err != nil {
+		return err
+	}
 	rec := del.rec
 	out, use, err := run.Invoke(ctx, cell.Input{
 		Event: event.AppendJSON(make([]byte, 0, len(rec.Data)+512), &rec.Event), EventID: rec.ID, Attempt: del.made + 1, Heavy: del.heavy,
 		Log: func(level, message string) {
 			d.cfg.Lines.Append(api.LogLine{
 				Time: time.Now().UTC(), Function: string(fn.Name), Revision: fn.Revision, EventID: rec.ID,
-				Attempt: del.made + 1, Level: level, Message: message,
+				Attempt: del.made + 1, Level: level, Message: secrets.Text(message),
 			})
 		},
 		Use:   d.uses(fn, del),
@@ -409,13 +415,50 @@ func (d *Dispatcher) invoke(ctx context.Context, fn *deploy.Function, del *deliv
 	})
 	res.use, res.principal = &use, rec.Principal
 	if err != nil {
-		return err
+		return withoutSecrets(secrets, err)
+	}
+	out.Reply = secrets.JSON(out.Reply)
+	for i := range out.Events {
+		e := &out.Events[i]
+		e.Subject, e.Data, e.DataBase64 = secrets.Text(e.Subject), secrets.JSON(e.Data), secrets.Bytes(e.DataBase64)
 	}
 	ids, err := d.cfg.Emitter.Emit(ctx, ingress.Emission{
 		Namespace: d.cfg.Namespace, Function: fn, Delivery: del.route.sub, Cause: rec, Events: emitted(out.Events),
 	})
 	res.reply, res.try.Emitted = out.Reply, len(ids)
 	return err
+}
+
+// redactor returns what takes the function's secrets out of what it says. Without it nothing runs: what cannot be taken out must not
+// be said.
+func (d *Dispatcher) redactor(ctx context.Context, fn *deploy.Function) (*redact.Set, error) {
+	if d.cfg.Redactor == nil {
+		return nil, nil
+	}
+	set, err := d.cfg.Redactor(ctx, fn)
+	if err != nil {
+		return nil, fmt.Errorf("read the secrets of function %s: %w", fn.Name, err)
+	}
+	return set, nil
+}
+
+// withoutSecrets takes secrets out of an error that a function may have had a hand in.
+func withoutSecrets(secrets *redact.Set, err error) error {
+	if secrets == nil {
+		return err
+	}
+	p, ok := errors.AsType[*problem.Error](err)
+	if !ok {
+		return err
+	}
+	c := *p
+	c.Public, c.Hint = secrets.Text(p.Public), secrets.Text(p.Hint)
+	c.Faults = slices.Clone(p.Faults)
+	for i := range c.Faults {
+		f := &c.Faults[i]
+		f.Detail, f.Source, f.Pointer = secrets.Text(f.Detail), secrets.Text(f.Source), secrets.Text(f.Pointer)
+	}
+	return &c
 }
 
 // uses returns what makes the uses of grants of an attempt: whose they are is said here, and not by the guest.

@@ -32,6 +32,7 @@ import (
 	"sallyport/internal/eventlog"
 	"sallyport/internal/ident"
 	"sallyport/internal/ingress"
+	"sallyport/internal/redact"
 	"sallyport/internal/store"
 )
 
@@ -78,6 +79,8 @@ type Config struct {
 	State func() *deploy.State
 	// CanDeliver, when set, returns why events of a type are not delivered to a function.
 	CanDeliver func(t ident.EventType, f ident.FunctionName) error
+	// Redactor, when set, returns what takes the secrets of a function out of everything that it says; nil for none.
+	Redactor func(ctx context.Context, f *deploy.Function) (*redact.Set, error)
 	// Workers is how many invocations run at the same time; 0 takes 16 for each processor.
 	Workers int
 	// Budget shares the processors with other namespaces; nil makes one for this alone.

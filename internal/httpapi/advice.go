@@ -53,7 +53,7 @@ func actingFunction(ns ident.Namespace, f *deploy.Function) policy.Principal {
 	}
 	slices.Sort(grants)
 	slices.Sort(invokes)
-	return access.FunctionPrincipal(ns, f.Name, f.Revision, f.Publishes).With(grants, invokes).Policy()
+	return access.FunctionPrincipal(ns, f.Name, f.Revision, f.Publishes).With(grants, invokes).WithSecrets(secretNames(f.Secrets), secretNames(f.Reveals)).Policy()
 }
 
 // runs returns the functions that something has run: to invoke them, to publish what a subscription has delivered to them, and to

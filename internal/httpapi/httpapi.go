@@ -166,7 +166,7 @@ func (c *Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-// Deps are what the API calls. All of them are needed, but for Refused.
+// Deps are what the API calls. All of them are needed, but for Refused and Rotate.
 type Deps struct {
 	Identifier Identifier
 	Guard      Guard
@@ -174,6 +174,9 @@ type Deps struct {
 	Policies   Policies
 	Intake     Intake
 	Deployer   Deployer
+	Secrets    Secrets
+	// Rotate is called when a rotation of a secret was asked for.
+	Rotate     func()
 	Namespaces Namespaces
 	// Space returns the space of a namespace, or a NotFound problem.
 	Space func(ns ident.Namespace) (*Space, error)

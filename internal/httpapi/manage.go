@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"sallyport/api"
+	"sallyport/internal/access"
 	"sallyport/internal/deploy"
 	"sallyport/internal/ident"
 	"sallyport/internal/policy"
@@ -199,7 +200,7 @@ func (a *API) apply(c *call) error {
 	if err := readJSON(c.r, maxBundleBytes, &bundle); err != nil {
 		return err
 	}
-	plan, err := a.deps.Deployer.Apply(c.r.Context(), c.p.ID, c.ns, &bundle, dry, func(change deploy.Change) error {
+	plan, err := a.deps.Deployer.Apply(access.WithPrincipal(c.r.Context(), c.p), c.p.ID, c.ns, &bundle, dry, func(change deploy.Change) error {
 		if change.Kind != "function" {
 			return nil
 		}

@@ -215,6 +215,9 @@ func (a *API) universe(c *call, recorded []access.Decided) policy.Universe {
 				}
 			}
 			what(policy.Resource{Kind: policy.KindFunction, Namespace: ns, Name: string(f.Name)})
+			for _, name := range append(secretNames(f.Secrets), secretNames(f.Reveals)...) {
+				what(policy.Resource{Kind: policy.KindSecret, Namespace: ns, Name: name})
+			}
 		}
 		for _, t := range typesOf(state) {
 			what(policy.Resource{Kind: policy.KindEventType, Namespace: ns, Name: string(t)})

@@ -145,7 +145,7 @@ func newWorldOf(t testing.TB, cfg httpapi.Config) *world {
 	}
 	w.API, err = httpapi.New(cfg, httpapi.Deps{
 		Identifier: access.NewIdentifier(w.guard.Tokens, access.IdentifierConfig{}),
-		Guard:      w.guard, Decisions: decisions(t, w.guard), Policies: policies(t, w.guard), Intake: intake{w}, Deployer: deployer{w}, Space: w.space, Namespaces: namespaces{w.registry, w},
+		Guard:      w.guard, Decisions: decisions(t, w.guard), Policies: policies(t, w.guard), Intake: intake{w}, Deployer: deployer{w}, Secrets: newSecrets(t), Space: w.space, Namespaces: namespaces{w.registry, w},
 		Status: func(context.Context) api.Status {
 			return api.Status{
 				Issuers:         []api.IssuerStatus{{URL: "https://login.example.com", Keys: 2, Refreshed: time.Unix(5, 0).UTC()}},

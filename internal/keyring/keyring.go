@@ -1,7 +1,7 @@
 // Package keyring holds the keys: it is the only package that sees one. It hands out Sealers, which
 // seal and open values and compute keyed digests for one purpose in one namespace.
 //
-// The hierarchy is root key (a file of the operator's) → namespace key → segment keys. Each key is 32
+// The hierarchy is root key (a file of the operator's) → namespace key → segment keys, and in a Safe keys of single values. Each key is 32
 // random bytes; each use of a key has a key of its own, derived from it with HKDF-SHA256. A key is
 // kept wrapped under its parent with AES-256-GCM, bound to its namespace, purpose and number, with a
 // commitment that is checked when it is unwrapped, since AES-GCM alone would let one wrapped key open
@@ -163,7 +163,11 @@ func (k *Keyring) Destroy(ctx context.Context, ns ident.Namespace) error {
 	if err != nil {
 		return fmt.Errorf("list the segment keys of namespace %q: %w", ns, err)
 	}
-	for _, name := range names {
+	values, err := k.wrapped.Names(ctx, "value/"+spaceName(ns)+"/")
+	if err != nil {
+		return fmt.Errorf("list the value keys of namespace %q: %w", ns, err)
+	}
+	for _, name := range append(names, values...) {
 		if err := k.wrapped.Delete(ctx, name); err != nil {
 			return fmt.Errorf("destroy the segment keys of namespace %q: %w", ns, err)
 		}

@@ -54,6 +54,7 @@ type level byte
 const (
 	levelNamespace level = 1
 	levelSegment   level = 2
+	levelValue     level = 3
 )
 
 // place is what a key is for.
@@ -91,8 +92,12 @@ type wrapper struct {
 
 func newWrapper(parent key, l level, p place) (*wrapper, error) {
 	use := "wrap namespace key"
-	if l == levelSegment {
+	switch l {
+	case levelSegment:
 		use = "wrap segment key"
+	case levelValue:
+		use = "wrap value key"
+	case levelNamespace:
 	}
 	aead, err := parent.aead(use)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"sallyport/internal/ident"
 	"sallyport/internal/manifest/urltemplate"
 )
 
@@ -108,8 +109,6 @@ var (
 	httpName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9-]{0,99}$`)
 	// queryName is a name in a query that means itself when it is written.
 	queryName = regexp.MustCompile(`^[A-Za-z0-9_.\[\]-]{1,100}$`)
-	// secretRef is what follows the prefix of a reference: a name, and perhaps a version.
-	secretRef = regexp.MustCompile(`^[a-z][a-z0-9-]{0,62}(@[a-z0-9]{1,32})?$`)
 	// signedPart is a placeholder of HTTPSigned.
 	signedPart = regexp.MustCompile(`\{[a-z0-9_]*\}?`)
 )
@@ -303,8 +302,8 @@ func (t *table) proxy(h *HTTPGrant) {
 
 // isReference reports whether a text is a reference to a secret; a malformed one is a fault.
 func (t *table) isReference(key, text string) bool {
-	ref, ok := IsSecret(text)
-	if ok && !secretRef.MatchString(ref) {
+	_, ok := IsSecret(text)
+	if _, err := ident.ParseSecretRef(text); ok && err != nil {
 		t.fault(key, `want a secret's name, and perhaps its version, such as "secret:stripe-key" or "secret:stripe-key@3"`)
 	}
 	return ok

@@ -105,16 +105,11 @@ func (t *table) secretRef(key string) string {
 
 func (t *table) refOf(key, text string) string {
 	ref, ok := strings.CutPrefix(text, "secret:")
-	name, version, versioned := strings.Cut(ref, "@")
-	if _, err := ident.ParseGrantName(name); !ok || err != nil || versioned && !digits(version) {
+	if _, err := ident.ParseSecretRef(text); !ok || err != nil {
 		t.fault(key, `want "secret:NAME" or "secret:NAME@VERSION"`)
 		return ""
 	}
 	return ref
-}
-
-func digits(s string) bool {
-	return s != "" && len(s) < 10 && strings.Trim(s, "0123456789") == "" && s[0] != '0'
 }
 
 func (t *table) setup() []string {

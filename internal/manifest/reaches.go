@@ -25,6 +25,8 @@ func (g Grant) Reaches() []string {
 		out = g.SQL.reaches()
 	case g.KV != nil:
 		out = g.KV.reaches()
+	case g.Secret != nil:
+		out = g.Secret.reaches()
 	case g.Invoke != nil:
 		out = []string{"invoke function " + string(g.Invoke.Function)}
 	case g.Identity != nil:
@@ -35,7 +37,7 @@ func (g Grant) Reaches() []string {
 		}
 	default:
 		// Whatever is said of it: a change of any of it is a gain and a loss.
-		out = []string{g.Kind() + " " + described(g.Blob) + described(g.Secret)}
+		out = []string{g.Kind() + " " + described(g.Blob)}
 	}
 	for i := range out {
 		if len(out[i]) > maxReach {

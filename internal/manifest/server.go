@@ -17,13 +17,15 @@ type Server struct {
 	ClientCAs []ClientCA
 	Issuers   []Issuer
 	Rates     Rates
-	Keys      Keys
-	Identity  Identity
-	Log       Log
-	Limits    ServerLimits
-	Events    Events
-	Storage   Storage
-	Cells     Cells
+	// SecretStores are other stores that namespaces may read secrets from.
+	SecretStores []SecretStore
+	Keys         Keys
+	Identity     Identity
+	Log          Log
+	Limits       ServerLimits
+	Events       Events
+	Storage      Storage
+	Cells        Cells
 	// ReadyFile, when set, gets the server's URL once it is ready.
 	ReadyFile string
 }
@@ -119,6 +121,7 @@ func ParseServer(file string, text []byte) (*Server, error) {
 	root.table("listen").listen(s)
 	root.table("tls").tls(&s.TLS, &s.ClientCAs)
 	s.Issuers = root.issuers()
+	s.SecretStores = root.secretStores()
 	root.table("rates").rates(&s.Rates)
 	keys := root.table("keys")
 	keys.textTo("root_file", &s.Keys.RootFile)

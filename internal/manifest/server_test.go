@@ -133,6 +133,14 @@ func TestReferenceServerFile(t *testing.T) {
 			{Subject: "CN=metrics,O=Example", Mapping: manifest.Mapping{Role: "reader"}},
 		},
 	}}
+	want.SecretStores = []manifest.SecretStore{{
+		Kind: "vault", Namespace: "shop", URL: "https://vault.example.com:8200", Prefix: "kv/shop/", TokenFile: "/etc/sallyport/vault-token",
+		VaultNamespace: "team", CAFile: "/etc/sallyport/vault-ca.crt", TTL: 5 * time.Minute,
+	}, {
+		Kind: "keyvault", Namespace: "shop", URL: "https://shop.vault.azure.net", Prefix: "shop-",
+		TokenURL: "https://login.microsoftonline.com/00000000-0000-0000-0000-000000000000/oauth2/v2.0/token",
+		ClientID: "00000000-0000-0000-0000-000000000000", ClientSecretFile: "/etc/sallyport/keyvault-secret", TTL: 5 * time.Minute,
+	}}
 	want.Issuers = []manifest.Issuer{{
 		URL: "https://login.example.com/realms/main", Audiences: []string{"sallyport"},
 		Algorithms: []string{"EdDSA", "ES256", "PS256", "RS256"}, Types: []string{"JWT", "at+jwt"},
@@ -146,7 +154,7 @@ func TestReferenceServerFile(t *testing.T) {
 		t.Errorf("with every setting (-want +got):\n%s", diff)
 	}
 
-	for _, table := range []string{"", "listen", "tls", "keys", "log", "limits", "rates", "events", "storage", "cells", "[issuers]", "[issuers.map]", "[tls.client_ca]"} {
+	for _, table := range []string{"", "listen", "tls", "keys", "log", "limits", "rates", "events", "storage", "cells", "[issuers]", "[secret_stores]", "[issuers.map]", "[tls.client_ca]"} {
 		for _, key := range known(t, "server", table) {
 			line := regexp.MustCompile(`(?m)^(# )?` + key + ` *= |^(# )?\[+([a-z_]+\.)*` + key + `\]+$`)
 			if !line.Match(text) {

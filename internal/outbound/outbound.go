@@ -114,12 +114,17 @@ func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 // Get fetches a URL.
 func (c *Client) Get(ctx context.Context, target string) (*Answer, error) {
-	return c.do(ctx, http.MethodGet, target, nil)
+	return c.do(ctx, http.MethodGet, target, nil, nil)
+}
+
+// GetWith fetches a URL with further headers, such as a credential; their names MUST be in canonical form.
+func (c *Client) GetWith(ctx context.Context, target string, header http.Header) (*Answer, error) {
+	return c.do(ctx, http.MethodGet, target, nil, header)
 }
 
 // PostForm sends a form.
 func (c *Client) PostForm(ctx context.Context, target string, form url.Values) (*Answer, error) {
-	return c.do(ctx, http.MethodPost, target, form)
+	return c.do(ctx, http.MethodPost, target, form, nil)
 }
 
 // ParseURL parses a URL that a client may be sent to: https, with a host, without credentials and fragment.
@@ -134,7 +139,7 @@ func ParseURL(target string) (*url.URL, error) {
 	return u, nil
 }
 
-func (c *Client) do(ctx context.Context, method, target string, form url.Values) (*Answer, error) {
+func (c *Client) do(ctx context.Context, method, target string, form url.Values, header http.Header) (*Answer, error) {
 	u, err := ParseURL(target)
 	if err != nil {
 		return nil, err
@@ -149,6 +154,9 @@ func (c *Client) do(ctx context.Context, method, target string, form url.Values)
 	req.Header.Set("User-Agent", "sallyport")
 	if form != nil {
 		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	}
+	for name, values := range header {
+		req.Header[name] = values
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {

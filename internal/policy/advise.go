@@ -516,7 +516,7 @@ func (s *Set) fences(uid types.EntityUID, kind Kind, n *need) []*xast.Policy {
 	for _, a := range Actions() {
 		var parts []part
 		used := false
-		for _, r := range []Kind{KindEventType, KindFunction, KindNamespace, KindServer} {
+		for _, r := range []Kind{KindEventType, KindFunction, KindSecret, KindNamespace, KindServer} {
 			if s.asks[ask{kind, a, r}] {
 				parts = append(parts, n.part(a, r))
 				used = used || len(parts[len(parts)-1].resources) > 0

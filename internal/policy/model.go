@@ -71,7 +71,7 @@ func actionUID(a Action) types.EntityUID { return cedar.NewEntityUID("Action", c
 
 func (r *Resource) uid() types.EntityUID {
 	id := r.Name
-	if r.Kind == KindEventType || r.Kind == KindFunction || r.Kind == KindGrant {
+	if r.Kind == KindEventType || r.Kind == KindFunction || r.Kind == KindGrant || r.Kind == KindSecret {
 		id = string(r.Namespace) + "/" + r.Name
 	}
 	return cedar.NewEntityUID(cedar.EntityType(r.Kind), cedar.String(id))
@@ -79,7 +79,7 @@ func (r *Resource) uid() types.EntityUID {
 
 // parent returns the namespace that r is in.
 func (r *Resource) parent() (types.EntityUID, bool) {
-	return namespaceUID(r.Namespace), r.Kind == KindEventType || r.Kind == KindFunction || r.Kind == KindGrant
+	return namespaceUID(r.Namespace), r.Kind == KindEventType || r.Kind == KindFunction || r.Kind == KindGrant || r.Kind == KindSecret
 }
 
 // function returns the function that a grant is in.
@@ -126,6 +126,7 @@ func (p *Principal) entity(id string) cedar.Entity {
 		}
 		attributes := cedar.RecordMap{
 			"name": cedar.String(name), "namespace": cedar.String(p.Namespace), "eventTypes": texts(p.EventTypes),
+			"secrets": texts(p.Secrets), "reveals": texts(p.Reveals),
 		}
 		if len(p.Grants) > 0 {
 			attributes["grants"], attributes["invokes"] = texts(p.Grants), texts(p.Invokes)

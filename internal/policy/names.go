@@ -13,10 +13,10 @@ import (
 var resourceKinds = []struct {
 	word string
 	kind Kind
-}{{"event_type", KindEventType}, {"function", KindFunction}, {"namespace", KindNamespace}, {"server", KindServer}, {"grant", KindGrant}}
+}{{"event_type", KindEventType}, {"function", KindFunction}, {"secret", KindSecret}, {"namespace", KindNamespace}, {"server", KindServer}, {"grant", KindGrant}}
 
 // ParseResource parses a resource as people name it: "event_type:shop/order.created", "function:shop/price",
-// "namespace:shop" or "server".
+// "secret:shop/stripe-key", "namespace:shop" or "server".
 func ParseResource(s string) (Resource, error) {
 	if s == "server" {
 		return OfServer(), nil
@@ -30,8 +30,8 @@ func ParseResource(s string) (Resource, error) {
 		return k.word == word
 	})
 	if !found || i < 0 || word == "server" {
-		words := []string{"event_type", "function", "namespace", "server"}
-		return Resource{}, fmt.Errorf(`want "event_type:NAMESPACE/TYPE", "function:NAMESPACE/NAME", "namespace:NAME" or "server"%s`, meant(word, slices.Values(words)))
+		words := []string{"event_type", "function", "secret", "namespace", "server"}
+		return Resource{}, fmt.Errorf(`want "event_type:NAMESPACE/TYPE", "function:NAMESPACE/NAME", "secret:NAMESPACE/NAME", "namespace:NAME" or "server"%s`, meant(word, slices.Values(words)))
 	}
 	if word == "namespace" {
 		ns, err := ident.ParseNamespace(name)
@@ -48,6 +48,8 @@ func ParseResource(s string) (Resource, error) {
 	switch word {
 	case "function":
 		_, err = ident.ParseFunctionName(rest)
+	case "secret":
+		err = parseSecret(rest)
 	case "grant":
 		function, grant, _ := strings.Cut(rest, "/")
 		if _, err = ident.ParseFunctionName(function); err == nil {
@@ -59,6 +61,20 @@ func ParseResource(s string) (Resource, error) {
 	return Resource{Kind: resourceKinds[i].kind, Namespace: ns, Name: rest}, err
 }
 
+// parseSecret parses a secret as policies call it: of the server's own store, or with that store before it whose it is.
+func parseSecret(name string) error {
+	store, path, other := strings.Cut(name, ":")
+	if !other {
+		_, err := ident.ParseSecretName(name)
+		return err
+	}
+	if store == ident.StoreVault {
+		path += "#field" // policies are about secrets, not about their fields
+	}
+	_, err := ident.ParseSecretRef(store + ":" + path)
+	return err
+}
+
 // String returns the resource as ParseResource reads it.
 func (r Resource) String() string {
 	switch r.Kind {
@@ -66,6 +82,8 @@ func (r Resource) String() string {
 		return "event_type:" + string(r.Namespace) + "/" + r.Name
 	case KindFunction:
 		return "function:" + string(r.Namespace) + "/" + r.Name
+	case KindSecret:
+		return "secret:" + string(r.Namespace) + "/" + r.Name
 	case KindNamespace:
 		return "namespace:" + r.Name
 	case KindGrant:

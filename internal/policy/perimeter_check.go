@@ -349,7 +349,7 @@ func (b *bridge) principalKinds() []Kind {
 			kinds = append(kinds, KindToken, KindUser, KindService)
 		case KindToken, KindUser, KindService, KindFunction:
 			kinds = append(kinds, p.kind)
-		case KindEventType, KindNamespace, KindServer:
+		case KindEventType, KindSecret, KindNamespace, KindServer:
 		}
 	}
 	slices.Sort(kinds)

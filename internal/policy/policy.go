@@ -51,6 +51,12 @@ const (
 	ManageNamespaces    Action = "manageNamespaces"
 	ManagePerimeters    Action = "managePerimeters"
 	UseGrant            Action = "useGrant"
+	SetSecret           Action = "setSecret"
+	ReadSecretMetadata  Action = "readSecretMetadata"
+	UseSecret           Action = "useSecret"
+	RevealSecret        Action = "revealSecret"
+	RotateSecret        Action = "rotateSecret"
+	DestroySecret       Action = "destroySecret"
 )
 
 // Role is what a principal may do, before its namespace and its event types narrow it.
@@ -69,7 +75,7 @@ func Actions() []Action {
 	return []Action{
 		Publish, Invoke, ReadEvents, ReadEventData, Deploy, ReadFunctions, ReadLogs, ManageSubscriptions,
 		ReadDeadLetters, ManageDeadLetters, ReadStatus, ReadPolicies, ManagePolicies, ReadMetrics, ManageTokens,
-		ManageNamespaces, ManagePerimeters, UseGrant,
+		ManageNamespaces, ManagePerimeters, UseGrant, SetSecret, ReadSecretMetadata, UseSecret, RevealSecret, RotateSecret, DestroySecret,
 	}
 }
 
@@ -86,6 +92,7 @@ const (
 	KindService   Kind = "Service"
 	KindFunction  Kind = "Function"
 	KindEventType Kind = "EventType"
+	KindSecret    Kind = "Secret"
 	KindNamespace Kind = "Namespace"
 	KindServer    Kind = "Server"
 	KindGrant     Kind = "Grant"
@@ -111,6 +118,8 @@ type Principal struct {
 	Namespace ident.Namespace // "": of the whole server
 	// EventTypes are those a function's grants name, or those any other principal is limited to.
 	EventTypes []ident.EventType
+	// Secrets are those that a function's grants use, and Reveals those of them whose value it may read.
+	Secrets, Reveals []string
 	// Attenuated says that the holder of a credential narrowed it: it never manages tokens or policies.
 	Attenuated bool
 	// Owns are the namespaces that the principal is an owner of. A Set with facts about namespaces fills it in.
@@ -182,7 +191,7 @@ func (r *Resource) well() bool {
 		return r.Namespace != "" && r.Name == string(r.Namespace)
 	case KindServer:
 		return r.Namespace == ""
-	case KindEventType, KindFunction, KindGrant:
+	case KindEventType, KindFunction, KindGrant, KindSecret:
 		return r.Namespace != ""
 	case KindToken, KindUser, KindService:
 	}
@@ -301,6 +310,8 @@ func (p *Principal) Digest() [sha256.Size]byte {
 	for _, t := range p.EventTypes {
 		add(string(t))
 	}
+	list(p.Secrets)
+	list(p.Reveals)
 	list(p.Grants)
 	b = binary.AppendUvarint(b, uint64(len(p.Invokes)))
 	for _, f := range p.Invokes {
@@ -334,7 +345,7 @@ func principalPrefix(k Kind) string {
 		return "service:"
 	case KindFunction:
 		return "function:"
-	case KindEventType, KindNamespace, KindServer, KindGrant:
+	case KindEventType, KindNamespace, KindServer, KindGrant, KindSecret:
 	}
 	return ""
 }

@@ -14,6 +14,7 @@ import (
 	"sallyport/internal/grant/httpgrant"
 	"sallyport/internal/grant/identitygrant"
 	"sallyport/internal/grant/kvgrant"
+	"sallyport/internal/grant/secretgrant"
 	"sallyport/internal/grant/sqlgrant"
 	"sallyport/internal/grant/sqlgrant/sealedfile"
 	"sallyport/internal/ident"
@@ -27,14 +28,16 @@ func (s *server) grants() grant.Config {
 	return grant.Config{
 		Kinds: grant.Registry{
 			manifest.KindInvoke:   grant.Invokes(s.spaces),
+			manifest.KindSecret:   secretgrant.Kind{Secrets: s.secrets},
 			manifest.KindHTTP:     httpgrant.Kind{},
 			manifest.KindKV:       kvgrant.New(kvgrant.Config{Open: s.kvBucket}),
 			manifest.KindSQL:      sqlgrant.New(s.databases),
 			manifest.KindIdentity: identitygrant.Kind{Mint: s.mint},
 		},
-		Gate:   s.spaces,
-		Used:   s.spaces.usedGrant,
-		Logger: s.log,
+		Secrets: s.secrets,
+		Gate:    s.spaces,
+		Used:    s.spaces.usedGrant,
+		Logger:  s.log,
 	}
 }
 

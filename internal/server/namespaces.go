@@ -29,7 +29,7 @@ const (
 func namespaceJournals() []string { return []string{linesJournal, deliveriesJournal} }
 
 func namespaceBuckets() []string {
-	return []string{dispatchBucket, deadLettersBucket, usageBucket, grantUsesBucket}
+	return []string{dispatchBucket, deadLettersBucket, usageBucket, grantUsesBucket, secretsBucket}
 }
 
 // openNamespaces opens the registry, has everything else know it, and completes the deletions that an end of the process
@@ -184,6 +184,7 @@ func (s *server) removeNamespace(ctx context.Context, ns ident.Namespace) error 
 		func() error { return s.guard.RemoveNamespace(ctx, ns) },
 		func() error { return s.policies.RemoveNamespace(ctx, ns) },
 		func() error { return s.deployer.RemoveNamespace(ctx, ns) },
+		func() error { s.secrets.Forget(ns); return nil },
 		func() error { return s.keys.Destroy(ctx, ns) },
 		func() error { return eventlog.Delete(ctx, s.engine, ns, namespaceJournals()...) },
 		func() error { return s.clearBuckets(ctx, ns) },

@@ -39,6 +39,7 @@ import (
 	"sallyport/internal/namespace"
 	"sallyport/internal/policy"
 	"sallyport/internal/problem"
+	"sallyport/internal/secret"
 	"sallyport/internal/store"
 	"sallyport/internal/telemetry"
 )
@@ -96,6 +97,9 @@ type server struct {
 	who       *access.Identifier
 	issuers   []access.Issuer
 	issuer    *issuer.Issuer // for functions
+	secrets   *secret.Store
+	touches   chan secret.Touch
+	rotator   *secret.Rotator
 	clientCAs clientCAs
 	certs     atomic.Pointer[certificates] // once the server serves
 	spaces    *spaces
@@ -261,6 +265,9 @@ func (s *server) openSpaces(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := s.openSecrets(); err != nil {
+		return err
+	}
 	s.spaces = newSpaces(s)
 	s.later(func() error { // after the spaces: what a function waits for is abandoned with it
 		if s.deployer == nil {
@@ -271,7 +278,7 @@ func (s *server) openSpaces(ctx context.Context) error {
 	s.later(s.spaces.close)
 	s.deployer, err = deploy.New(ctx, deploy.Config{
 		Apps: apps, Blobs: blobs, Namespaces: s, Within: s.mayHold, Memory: s.cfg.Settings.Cells.Memory, Engine: s.cells.engine, End: s.spaces.end,
-		Grants: s.grants(), LastUsed: s.spaces.lastUsed, Logger: s.log,
+		Grants: s.grants(), LastUsed: s.spaces.lastUsed, Logger: s.log, CheckSecrets: s.checkSecrets,
 	})
 	if err != nil {
 		return err
@@ -291,6 +298,7 @@ func (s *server) openSpaces(ctx context.Context) error {
 		},
 		Quotas: s.registry,
 	})
+	s.rotator = secret.NewRotator(s.secrets, s.invokeRotation, s.registry.Names)
 	for _, ns := range s.registry.Names() {
 		if _, err := s.spaces.get(ns); err != nil {
 			return err
@@ -311,7 +319,7 @@ func (s *server) serve(ctx context.Context) error {
 	limits := event.DefaultLimits()
 	limits.EventBytes, limits.BatchBytes, limits.BatchEvents = settings.Limits.EventBytes, settings.Limits.BatchBytes, settings.Limits.BatchEvents
 	handler, err := httpapi.New(httpapi.Config{Limits: limits, Requests: settings.Limits.Requests}, httpapi.Deps{
-		Identifier: s.who, Guard: s.guard, Decisions: s.decisions, Policies: s.policies, Intake: s.spaces.intake, Deployer: s.deployer, Space: s.spaces.open,
+		Identifier: s.who, Guard: s.guard, Decisions: s.decisions, Policies: s.policies, Intake: s.spaces.intake, Deployer: s.deployer, Secrets: s.secrets, Rotate: s.rotator.Wake, Space: s.spaces.open,
 		Namespaces: s.namespaces(),
 		Status:     s.status, Ready: s.ready, Metrics: s.metrics.Handler(), Published: s.issuer.Published, Refused: s.metrics.Refused, Logger: s.log,
 	})
@@ -345,6 +353,8 @@ func (s *server) serve(ctx context.Context) error {
 	})
 	background.Go(func() { s.runIdentifier(work) })
 	background.Go(func() { s.issuer.Run(work) })
+	background.Go(func() { s.tellTouches(work) })
+	background.Go(func() { s.rotator.Run(work) })
 	if s.cfg.DebugSocket != "" {
 		background.Go(func() {
 			if err := serveDebug(work, s.cfg.DebugSocket); err != nil {

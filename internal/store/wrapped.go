@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"path/filepath"
 	"strings"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -88,7 +89,10 @@ func (w *WrappedKeys) Delete(ctx context.Context, name string) error {
 		if errors.Is(err, jetstream.ErrMsgNotFound) {
 			return nil // a repetition after a restart of the store
 		}
-		return wrap("overwrite", "a wrapped key", err)
+		if err != nil {
+			return wrap("overwrite", "a wrapped key", err)
+		}
+		return syncFiles(filepath.Join(l.server.StoreDir(), "$G", "streams", stateStream, "msgs"))
 	})
 	if err != nil {
 		return err

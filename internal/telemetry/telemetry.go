@@ -21,6 +21,7 @@ const (
 	nameBatch      = "sallyport_commit_events"
 	nameBatchBytes = "sallyport_commit_bytes_total"
 	nameAttempts   = "sallyport_attempts_total"
+	nameCanaries   = "sallyport_canary_touched_total"
 	nameAttempt    = "sallyport_attempt_seconds"
 	nameInvoked    = "sallyport_invocations_total"
 	nameInvocation = "sallyport_invocation_seconds"
@@ -44,6 +45,7 @@ type Metrics struct {
 	batch    *prometheus.HistogramVec
 	bytes    *prometheus.CounterVec
 	attempts *prometheus.CounterVec
+	canaries *prometheus.CounterVec
 	attempt  prometheus.Histogram
 	invoked  *prometheus.CounterVec
 	took     *prometheus.HistogramVec
@@ -64,6 +66,7 @@ func NewMetrics(version string) *Metrics {
 			Name: nameBatch, Help: "Events of a group commit.", Buckets: prometheus.ExponentialBuckets(1, 2, 11),
 		}, []string{"namespace"}),
 		bytes:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: nameBatchBytes, Help: "Sealed bytes committed."}, []string{"namespace"}),
+		canaries: prometheus.NewCounterVec(prometheus.CounterOpts{Name: nameCanaries, Help: "Uses of canary secrets: each is a finding."}, []string{"namespace"}),
 		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: nameAttempts, Help: "Attempts at deliveries, by outcome."}, []string{"namespace", "outcome"}),
 		attempt: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: nameAttempt, Help: "Time of an attempt.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 16),
@@ -83,7 +86,7 @@ func NewMetrics(version string) *Metrics {
 	}, []string{"namespace", "kind"})
 	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: nameBuild, Help: "Always 1.", ConstLabels: prometheus.Labels{"version": version}})
 	build.Set(1)
-	m.registry.MustRegister(m.accepted, m.refused, m.commit, m.batch, m.bytes, m.attempts, m.attempt, m.invoked, m.took, m.uses, m.useTook, build,
+	m.registry.MustRegister(m.accepted, m.refused, m.commit, m.batch, m.bytes, m.canaries, m.attempts, m.attempt, m.invoked, m.took, m.uses, m.useTook, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -99,6 +102,9 @@ func (m *Metrics) Committed(ns string) func(events, bytes int, took time.Duratio
 		commit.Observe(took.Seconds())
 	}
 }
+
+// CanaryTouched counts a use of a canary secret.
+func (m *Metrics) CanaryTouched(ns string) { m.canaries.WithLabelValues(ns).Inc() }
 
 // Attempted returns what is to be told of each attempt in a namespace.
 func (m *Metrics) Attempted(ns string) func(outcome string, took time.Duration) {

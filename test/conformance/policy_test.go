@@ -158,7 +158,7 @@ func randomProbe(rnd *rand.Rand, n int) probe {
 	case 10:
 		return probe{"POST", in + "/policies/No%20Name", `{"files":{}}`, space("managePolicies")}
 	case 11:
-		return oneOf(rnd, probe{"GET", "/v1/tokens", "", server("manageTokens")}, probe{"GET", "/metrics", "", server("readMetrics")},
+		return oneOf(rnd, probe{"GET", "/metrics", "", server("readMetrics")},
 			probe{"GET", "/v1/perimeters", "", server("readPolicies")}, probe{"POST", "/v1/policies/No%20Name", `{"files":{}}`, server("managePolicies")})
 	}
 	typ, data := oneOf(rnd, probedTypes...), strings.Repeat("1", 1+rnd.IntN(60))

@@ -43,6 +43,20 @@ var catalogue = []entry{
 	{policy.ReadEventData, policy.KindNamespace, nil, []string{"events:startreplay"}},
 	{policy.ReadDeadLetters, policy.KindNamespace, nil, []string{"sqs:receivemessage"}},
 	{policy.ManageDeadLetters, policy.KindNamespace, nil, []string{"sqs:deletemessage", "sqs:purgequeue", "sqs:startmessagemovetask"}},
+	{
+		policy.SetSecret, policy.KindSecret, []string{"secretsmanager:createsecret", "secretsmanager:putsecretvalue", "secretsmanager:updatesecretversionstage"},
+		[]string{
+			"secretsmanager:createsecret", "secretsmanager:putsecretvalue", "secretsmanager:updatesecret", "secretsmanager:updatesecretversionstage",
+		},
+	},
+	{
+		policy.ReadSecretMetadata, policy.KindNamespace, []string{"secretsmanager:describesecret", "secretsmanager:listsecrets"},
+		[]string{"secretsmanager:describesecret", "secretsmanager:listsecrets", "secretsmanager:listsecretversionids"},
+	},
+	{policy.UseSecret, policy.KindSecret, nil, []string{"secretsmanager:getsecretvalue"}},
+	{policy.RevealSecret, policy.KindSecret, nil, []string{"secretsmanager:getsecretvalue"}},
+	{policy.RotateSecret, policy.KindSecret, []string{"secretsmanager:rotatesecret"}, []string{"secretsmanager:rotatesecret"}},
+	{policy.DestroySecret, policy.KindSecret, nil, []string{"secretsmanager:deletesecret"}},
 	{policy.ReadStatus, policy.KindNamespace, nil, []string{"cloudwatch:getmetricdata"}},
 	{policy.ReadPolicies, policy.KindNamespace, nil, []string{"iam:getpolicy", "iam:getrolepolicy", "iam:listpolicies"}},
 	{

@@ -167,6 +167,11 @@ func (im *importer) name(e *entry, r value) (name pattern, all, ok bool, err err
 	switch {
 	case r.text == "*":
 		return "", true, true, nil
+	case e.kind == policy.KindSecret:
+		if isARN && service != "secretsmanager" {
+			return "", false, false, nil
+		}
+		return im.unclear(r, "a secret has another name here than %q", r.text)
 	case !isARN || strings.ContainsAny(service, "*?$"):
 		return im.unclear(r, "%q is no ARN of one service", r.text)
 	case service != own:

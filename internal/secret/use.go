@@ -1,0 +1,260 @@
+package secret
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"sallyport/internal/grant"
+	"sallyport/internal/ident"
+	"sallyport/internal/keyring"
+	"sallyport/internal/problem"
+	"sallyport/internal/redact"
+	"sallyport/internal/store"
+)
+
+// Value returns the value of the version that ref names, "name", "name@version" or a whole reference, for the door of a grant. It asks
+// the gate for the use of that one secret, writes the use down, and raises a finding when it is a canary. The caller clears what
+// it gets when it is done with it.
+func (s *Store) Value(ctx context.Context, ns ident.Namespace, ref string, use grant.Use) ([]byte, error) {
+	value, _, err := s.value(ctx, ns, ref, use, false)
+	return value, err
+}
+
+// Reveal is Value for a function that reads the value itself; it returns the number of the version too, 0 of another store's.
+func (s *Store) Reveal(ctx context.Context, ns ident.Namespace, ref string, use grant.Use) (value []byte, number int, err error) {
+	return s.value(ctx, ns, ref, use, true)
+}
+
+func (s *Store) value(ctx context.Context, ns ident.Namespace, text string, use grant.Use, reveal bool) ([]byte, int, error) {
+	ref, err := parseRef(text)
+	if err != nil {
+		return nil, 0, err
+	}
+	if err := s.permit(ctx, ns, ref, use, reveal); err != nil {
+		return nil, 0, err
+	}
+	if !ref.Own() {
+		value, err := s.cfg.Outside.read(ctx, ns, ref)
+		return value, 0, err
+	}
+	sp, r, err := s.find(ctx, ns, ident.SecretName(ref.Name))
+	if err != nil {
+		return nil, 0, err
+	}
+	kind := UseApplied
+	if reveal {
+		kind = UseRevealed
+	}
+	if r.Reference != "" {
+		value, err := s.linked(ctx, ns, r, ref)
+		if err == nil {
+			s.noted(sp, r, use, 0, kind)
+		}
+		return value, 0, err
+	}
+	v, err := r.resolve(ref, time.Now())
+	if err != nil {
+		return nil, 0, err
+	}
+	value, err := sp.open(ctx, r.Name, v)
+	if err != nil {
+		return nil, 0, err
+	}
+	s.noted(sp, r, use, v.Number, kind)
+	return value, v.Number, nil
+}
+
+// permit asks the gate. A refusal is written down, and of a canary it is a finding like a use.
+func (s *Store) permit(ctx context.Context, ns ident.Namespace, ref ident.SecretRef, use grant.Use, reveal bool) error {
+	err := s.cfg.Permit(ctx, use, ns, ref.Secret(), reveal)
+	if err == nil || !ref.Own() {
+		return err
+	}
+	if sp, r, missing := s.find(ctx, ns, ident.SecretName(ref.Name)); missing == nil {
+		s.noted(sp, r, use, 0, UseDenied)
+	}
+	return err
+}
+
+// linked reads a secret that another store has. Its versions are those of that store.
+func (s *Store) linked(ctx context.Context, ns ident.Namespace, r *record, asked ident.SecretRef) ([]byte, error) {
+	ref, err := ident.ParseSecretRef(r.Reference)
+	if err != nil {
+		return nil, fmt.Errorf("read the reference of secret %q: %w", r.Name, err)
+	}
+	switch asked.Version {
+	case ident.VersionCurrent:
+	case ident.VersionPrevious, ident.VersionPending:
+		return nil, unavailable(r.Name, asked.Version, "the secret is in another store, which has numbers only")
+	default:
+		ref.Version = asked.Version
+	}
+	return s.cfg.Outside.read(ctx, ns, ref)
+}
+
+// noted writes a use down.
+func (s *Store) noted(sp *space, r *record, use grant.Use, number int, kind UseKind) {
+	sp.note(r.Name, use, number, kind, time.Now())
+	if r.Canary {
+		s.touched(Touch{Namespace: sp.ns, Name: r.Name, Use: use, Denied: kind == UseDenied})
+	}
+}
+
+// TouchedByHand raises the finding of a canary that a principal did something with; of any other secret it does nothing.
+func (s *Store) TouchedByHand(ctx context.Context, ns ident.Namespace, name ident.SecretName, by ident.PrincipalID) {
+	if _, r, err := s.find(ctx, ns, name); err == nil && r.Canary {
+		s.touched(Touch{Namespace: ns, Name: name, Principal: by})
+	}
+}
+
+func (s *Store) touched(t Touch) {
+	s.log.Warn("canary secret touched", "namespace", string(t.Namespace), "secret", string(t.Name), "function", string(t.Use.Caller.Function),
+		"revision", t.Use.Caller.Revision, "grant", t.Use.Caller.Grant, "event", t.EventID(), "principal", string(t.Principal), "denied", t.Denied)
+	if s.cfg.Touched != nil {
+		s.cfg.Touched(t)
+	}
+}
+
+// open unseals the value of a version.
+func (sp *space) open(ctx context.Context, name ident.SecretName, v *version) ([]byte, error) {
+	sealed, err := sp.sealed(ctx, v.Key)
+	var value []byte
+	if err == nil {
+		value, err = sp.safe.Open(ctx, v.Key, sealed, additional(sp.ns, name, v.Number))
+	}
+	switch {
+	case err == nil:
+		return value, nil
+	case errors.Is(err, keyring.ErrOpen), errors.Is(err, store.ErrNotFound):
+		// Destroyed between the look at the record and now, or the store was altered.
+		return nil, problem.New(problem.Conflict, "secret.version_unavailable", "the version %d of the secret %q does not open", v.Number, name).
+			WithHint("see whether it was destroyed: sallyport secret versions %s", name).WithCause(err)
+	}
+	return nil, problem.New(problem.Unavailable, "secret.unreadable", "the secret %q cannot be read now", name).WithRetryAfter(time.Second).WithCause(err)
+}
+
+// sealed returns the sealed value of a version.
+func (sp *space) sealed(ctx context.Context, key string) ([]byte, error) {
+	sp.mu.RLock()
+	sealed := sp.cached[key]
+	sp.mu.RUnlock()
+	if sealed != nil {
+		return sealed, nil
+	}
+	sealed, err := sp.bucket.Get(ctx, valuePrefix+key)
+	if err != nil {
+		return nil, err
+	}
+	sp.mu.Lock()
+	defer sp.mu.Unlock()
+	if sp.size+len(sealed) > maxCached {
+		clear(sp.cached)
+		sp.size = 0
+	}
+	if sp.cached[key] == nil {
+		sp.size += len(sealed)
+	}
+	sp.cached[key] = sealed
+	return sealed, nil
+}
+
+// Redactor returns what takes the live values of secrets out of texts: those of the versions that are current, previous or pending, and of
+// secrets in other stores those that are in use. It is nil without references.
+func (s *Store) Redactor(ctx context.Context, ns ident.Namespace, refs []ident.SecretRef) (*redact.Set, error) {
+	if len(refs) == 0 {
+		return nil, nil
+	}
+	sp, err := s.space(ctx, ns)
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	var names, mark strings.Builder
+	var records []*record
+	var outside []ident.SecretRef
+	names.WriteString(string(ns))
+	for _, ref := range refs {
+		names.WriteString(" " + ref.String())
+		if !ref.Own() {
+			outside = append(outside, ref)
+			mark.WriteString(" " + s.cfg.Outside.mark(ns, ref))
+			continue
+		}
+		r, err := sp.get(ctx, ident.SecretName(ref.Name))
+		if isNotFound(err) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		mark.WriteString(" " + strconv.FormatUint(r.Changes, 10))
+		if r.Reference != "" {
+			if linked, err := ident.ParseSecretRef(r.Reference); err == nil {
+				outside = append(outside, linked)
+				mark.WriteString(s.cfg.Outside.mark(ns, linked))
+			}
+			continue
+		}
+		if slices.Contains(records, r) {
+			continue
+		}
+		if r.Previous != 0 && now.Before(r.Until) {
+			mark.WriteString("p")
+		}
+		records = append(records, r)
+	}
+	s.sets.Lock()
+	known, ok := s.sets.known[names.String()]
+	s.sets.Unlock()
+	if ok && known.mark == mark.String() {
+		return known.set, nil
+	}
+	values, err := sp.live(ctx, records, now)
+	if err != nil {
+		return nil, err
+	}
+	for _, ref := range outside {
+		if v := s.cfg.Outside.held(ns, ref); v != nil {
+			values = append(values, v)
+		}
+	}
+	set := redact.New(values...)
+	for _, v := range values {
+		clear(v)
+	}
+	s.sets.Lock()
+	defer s.sets.Unlock()
+	if len(s.sets.known) >= maxSets {
+		clear(s.sets.known)
+	}
+	s.sets.known[names.String()] = knownSet{mark.String(), set}
+	return set, nil
+}
+
+// live returns the values of the versions that can be used.
+func (sp *space) live(ctx context.Context, records []*record, now time.Time) ([][]byte, error) {
+	var values [][]byte
+	for _, r := range records {
+		for i := range r.Versions {
+			v := &r.Versions[i]
+			switch r.state(v, now) {
+			case Current, Previous, Pending:
+			case Disabled, Destroyed:
+				continue
+			}
+			value, err := sp.open(ctx, r.Name, v)
+			if err != nil {
+				return nil, err
+			}
+			values = append(values, bytes.Clone(value))
+			clear(value)
+		}
+	}
+	return values, nil
+}
