@@ -41,13 +41,19 @@ func (s *server) grants() grant.Config {
 	}
 }
 
+// sqliteName is the folder of databases in the data directory; it has one folder for each namespace.
+const sqliteName = "sqlite"
+
+// kvBucketName returns what the store calls a bucket of functions; no namespace has a dot in its name.
+func kvBucketName(ns ident.Namespace, name string) string { return "kv-" + string(ns) + "." + name }
+
 // kvBucket opens a bucket of functions. Its keys are often those of people, so the disk gets a keyed digest of each.
 func (s *server) kvBucket(ctx context.Context, ns ident.Namespace, name string) (kvgrant.Storage, func(key string) string, error) {
 	sealer, err := s.keys.Sealer(ctx, ns, "kv")
 	if err != nil {
 		return nil, nil, err
 	}
-	bucket, err := s.engine.Bucket(ctx, "kv-"+string(ns)+"."+name, sealer)
+	bucket, err := s.engine.Bucket(ctx, kvBucketName(ns, name), sealer)
 	hide := func(key string) string {
 		digest := sealer.MACStrings(name, key)
 		return hex.EncodeToString(digest[:])
@@ -58,7 +64,7 @@ func (s *server) kvBucket(ctx context.Context, ns ident.Namespace, name string) 
 // openDatabases opens the SQLite databases of functions, sealed, in the data directory.
 func (s *server) openDatabases() (err error) {
 	s.databases, err = sqlgrant.NewFiles(sqlgrant.FilesConfig{
-		Dir:   filepath.Join(s.dir, "sqlite"),
+		Dir:   filepath.Join(s.dir, sqliteName),
 		Space: s.engine.Room,
 		Sealer: func(ctx context.Context, ns ident.Namespace) (sealedfile.Sealer, error) {
 			return s.keys.Sealer(ctx, ns, "sqlite")

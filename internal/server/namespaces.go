@@ -189,6 +189,7 @@ func (s *server) removeNamespace(ctx context.Context, ns ident.Namespace) error 
 		func() error { return eventlog.Delete(ctx, s.engine, ns, namespaceJournals()...) },
 		func() error { return s.clearBuckets(ctx, ns) },
 		func() error { return os.RemoveAll(filepath.Join(s.dir, indexName, string(ns))) },
+		func() error { return os.RemoveAll(filepath.Join(s.dir, sqliteName, string(ns))) },
 		func() error { return s.decisions.RemoveNamespace(ctx, ns) },
 		func() error { s.metrics.Forget(string(ns)); return nil },
 		func() error { return s.registry.Forget(ctx, ns) },
@@ -202,8 +203,15 @@ func (s *server) removeNamespace(ctx context.Context, ns ident.Namespace) error 
 
 // clearBuckets empties the buckets of a namespace. Nothing in them can be opened, and no key is made for it.
 func (s *server) clearBuckets(ctx context.Context, ns ident.Namespace) error {
+	names, err := s.engine.BucketNames(ctx, kvBucketName(ns, "")) // those of functions
+	if err != nil {
+		return err
+	}
 	for _, name := range namespaceBuckets() {
-		bucket, err := s.engine.Bucket(ctx, name+"-"+string(ns), closedSealer{})
+		names = append(names, name+"-"+string(ns))
+	}
+	for _, name := range names {
+		bucket, err := s.engine.Bucket(ctx, name, closedSealer{})
 		if err == nil {
 			err = bucket.Clear(ctx)
 		}

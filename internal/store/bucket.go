@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -139,6 +140,36 @@ func (b *Bucket) Delete(ctx context.Context, key string) error {
 	}
 	b.index.remove(key)
 	return nil
+}
+
+// BucketNames returns the names of the buckets that hold something and begin with prefix.
+func (e *Engine) BucketNames(ctx context.Context, prefix string) ([]string, error) {
+	found := map[string]bool{}
+	err := e.do(ctx, func(ctx context.Context, l *link) error {
+		if err := l.barrier(ctx, bucketPrefix+"-.-"); err != nil { // an earlier write may still be under way
+			return wrap("list", "buckets", err)
+		}
+		stream, err := l.js.Stream(ctx, stateStream)
+		if err != nil {
+			return wrap("open stream", stateStream, err)
+		}
+		info, err := stream.Info(ctx, jetstream.WithSubjectFilter(bucketPrefix+">"))
+		if err != nil {
+			return wrap("list", "buckets", err)
+		}
+		for subject := range info.State.Subjects {
+			token, _, _ := strings.Cut(strings.TrimPrefix(subject, bucketPrefix), ".")
+			name, err := unescape(token)
+			if err != nil {
+				return wrap("read the name of", "a bucket", err)
+			}
+			if strings.HasPrefix(name, prefix) {
+				found[name] = true
+			}
+		}
+		return nil
+	})
+	return slices.Sorted(maps.Keys(found)), err
 }
 
 // Clear removes every key. Nothing else may write meanwhile.

@@ -106,6 +106,11 @@ func TestClear(t *testing.T) {
 		put(t, b, key, "1")
 		put(t, other, key, "2")
 	}
+	put(t, openBucket(t, e, "kv-shop.a"), "k", "1")
+	put(t, openBucket(t, e, "kv-shop-2.a"), "k", "1")
+	if names, err := e.BucketNames(t.Context(), "kv-shop."); err != nil || !slices.Equal(names, []string{"kv-shop.a"}) {
+		t.Errorf("BucketNames = %q, %v", names, err)
+	}
 	for range 2 {
 		if err := b.Clear(t.Context()); err != nil {
 			t.Fatal(err)

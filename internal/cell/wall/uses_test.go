@@ -18,7 +18,7 @@ import (
 
 // specs are the grants of these tests.
 func specs() []cell.GrantSpec {
-	return []cell.GrantSpec{{Name: "store", Kind: "kv", Request: 256, Reply: 2 << 20}, {Name: "web", Kind: "http", Request: 256, Reply: 2 << 20}}
+	return []cell.GrantSpec{{Name: "store", Kind: "kv", Request: 256, Reply: 2 << 20}, {Name: "web", Kind: "other", Request: 256, Reply: 2 << 20}}
 }
 
 // TestGrantsAcrossTheWall: a function in a worker uses its grants as one in this process does, with a lane and without.
