@@ -42,7 +42,9 @@ var lattice = map[string][]string{
 	"internal/outbound": {},
 	"internal/store":    {"internal/problem"},
 	"internal/eventlog": {"internal/event", "internal/ident", "internal/keyring", "internal/problem", "internal/store"},
-	"internal/cell":     {"api", "internal/ident", "internal/problem"},
+	// Identity tokens for functions: decisions/0017.
+	"internal/issuer": {"internal/ident", "internal/keyring", "internal/problem", "internal/store"},
+	"internal/cell":   {"api", "internal/ident", "internal/problem"},
 	// The seam of grants, and under it one package for each kind: decisions/0020.
 	"internal/grant":  {"api", "internal/event", "internal/ident", "internal/keyring", "internal/manifest", "internal/outbound", "internal/problem", "internal/redact", "internal/store"},
 	"internal/bundle": {"api", "internal/ident", "internal/manifest", "internal/problem"},

@@ -35,7 +35,14 @@ func TestUnauthenticated(t *testing.T) {
 	} {
 		asks = append(asks, ask{"GET", target}, ask{"POST", target})
 	}
-	asks = append(asks, ask{"POST", "/healthz"}, ask{"DELETE", "/readyz"}, ask{"HEAD", "/healthz"})
+	for _, path := range []string{"/.well-known/openid-configuration", "/.well-known/jwks.json"} {
+		asks = append(asks, ask{"POST", path}, ask{"HEAD", path}, ask{"GET", path + "/"}, ask{"GET", path + "?x"}, ask{"GET", "/" + path}, ask{"GET", "/x" + path})
+		r := httptest.NewRequest("GET", path, nil)
+		if rec := w.serve(r); rec.Code != 200 || rec.Header().Get("Cache-Control") != "public, max-age=3600" || rec.Header().Get("Content-Type") != "application/json" {
+			t.Errorf("GET %s = %d, %v", path, rec.Code, rec.Header())
+		}
+	}
+	asks = append(asks, ask{"GET", "/.well-known/"}, ask{"POST", "/healthz"}, ask{"DELETE", "/readyz"}, ask{"HEAD", "/healthz"})
 	revoked, err := w.guard.Create(t.Context(), "test", api.TokenRequest{Role: "operator"})
 	if err != nil {
 		t.Fatal(err)

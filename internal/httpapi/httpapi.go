@@ -1,7 +1,7 @@
 // Package httpapi is the HTTP API: routes, bodies in and out, problems. It decides nothing: it
 // authenticates, asks the guard, and calls the package that does the work.
 //
-// What holds for every route but /healthz and /readyz: a request without a valid token gets one and
+// What holds for every route but /healthz, /readyz and the two of the issuer under /.well-known/: a request without a valid token gets one and
 // the same answer, whatever it asked for and however busy the server is; the guard is asked before
 // anything is looked up, so a refusal does not depend on what exists; a body is read only after the
 // token is known, only up to its bound, and within the memory that all bodies may take together; an
@@ -20,6 +20,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -183,6 +185,8 @@ type Deps struct {
 	// Ready returns nil, or in a word that anybody may read why the server is not ready.
 	Ready   func() error
 	Metrics http.Handler
+	// Published returns what the server publishes as an issuer under a path, for everybody; nil is nothing.
+	Published func(path string) ([]byte, bool)
 	// Refused is told the code of each problem that is answered.
 	Refused func(code string)
 	Logger  *slog.Logger
@@ -248,8 +252,31 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		// The mux would answer these with a redirect, and that to anybody.
 		a.nothing.ServeHTTP(w, r)
 	default:
+		if r.Method == http.MethodGet && a.published(w, r) {
+			return
+		}
 		a.mux.ServeHTTP(w, r)
 	}
+}
+
+// maxPublishedAge is how long anybody may keep what the server publishes as an issuer, in seconds.
+const maxPublishedAge = 3600
+
+// published answers what everybody may read who verifies tokens of functions: the issuer's discovery document and its public keys,
+// which are made in advance. Anything else under that path is nothing.
+func (a *API) published(w http.ResponseWriter, r *http.Request) bool {
+	if a.deps.Published == nil || !strings.HasPrefix(r.URL.Path, "/.well-known/") || r.URL.RawQuery != "" {
+		return false
+	}
+	text, ok := a.deps.Published(r.URL.Path)
+	if !ok {
+		return false
+	}
+	h := w.Header()
+	h["Content-Type"] = isJSON
+	h.Set("Cache-Control", "public, max-age="+strconv.Itoa(maxPublishedAge))
+	send(w, http.StatusOK, text)
+	return true
 }
 
 // Header values that every answer has; shared, because they are never changed.

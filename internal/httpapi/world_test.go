@@ -154,6 +154,10 @@ func newWorldOf(t testing.TB, cfg httpapi.Config) *world {
 		},
 		Ready:   func() error { return w.ready },
 		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "metric 1\n") }),
+		Published: func(path string) ([]byte, bool) {
+			text, ok := map[string]string{"/.well-known/openid-configuration": `{"issuer":"https://x"}`, "/.well-known/jwks.json": `{"keys":[]}`}[path]
+			return []byte(text), ok
+		},
 		Refused: func(code string) {
 			w.mu.Lock()
 			defer w.mu.Unlock()

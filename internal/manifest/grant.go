@@ -20,6 +20,8 @@ type Grant struct {
 	Blob    *BlobGrant
 	Secret  *SecretGrant
 	Invoke  *InvokeGrant
+	// Identity is the function's own identity, as tokens for others.
+	Identity *IdentityGrant
 
 	Limits GrantLimits
 }
@@ -54,13 +56,14 @@ func DefaultGrantLimits() GrantLimits {
 
 // The kinds of grant, as manifests and people call them.
 const (
-	KindPublish = "publish"
-	KindHTTP    = "http"
-	KindSQL     = "sql"
-	KindKV      = "kv"
-	KindBlob    = "blob"
-	KindSecret  = "secret"
-	KindInvoke  = "invoke"
+	KindPublish  = "publish"
+	KindHTTP     = "http"
+	KindSQL      = "sql"
+	KindKV       = "kv"
+	KindBlob     = "blob"
+	KindSecret   = "secret"
+	KindInvoke   = "invoke"
+	KindIdentity = "identity"
 )
 
 // Kind returns the kind of the grant.
@@ -78,6 +81,8 @@ func (g Grant) Kind() string {
 		return KindSecret
 	case g.Invoke != nil:
 		return KindInvoke
+	case g.Identity != nil:
+		return KindIdentity
 	}
 	return KindPublish
 }
@@ -86,13 +91,14 @@ func (g Grant) Kind() string {
 // have is refused by name.
 func grantKinds() map[string]func(*table, *Grant) bool {
 	return map[string]func(*table, *Grant) bool{
-		KindPublish: (*table).publishGrant,
-		KindHTTP:    (*table).httpGrant,
-		KindSQL:     (*table).sqlGrant,
-		KindKV:      (*table).kvGrant,
-		KindBlob:    (*table).blobGrant,
-		KindSecret:  (*table).secretGrant,
-		KindInvoke:  (*table).invokeGrant,
+		KindPublish:  (*table).publishGrant,
+		KindHTTP:     (*table).httpGrant,
+		KindSQL:      (*table).sqlGrant,
+		KindKV:       (*table).kvGrant,
+		KindBlob:     (*table).blobGrant,
+		KindSecret:   (*table).secretGrant,
+		KindInvoke:   (*table).invokeGrant,
+		KindIdentity: (*table).identityGrant,
 	}
 }
 

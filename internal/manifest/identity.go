@@ -112,6 +112,20 @@ func (t *table) issuers() []Issuer {
 	return out
 }
 
+// isIssuer reports whether text is the URL of an issuer.
+func isIssuer(text string) bool {
+	u, err := url.Parse(text)
+	return err == nil && u.Scheme == "https" && u.Hostname() != "" && u.User == nil && !strings.ContainsAny(text, "#?") && len(text) <= maxIssuerURL
+}
+
+func (t *table) identity(to *Identity) {
+	to.Issuer = t.text("issuer")
+	if s := to.Issuer; s != "" && (!isIssuer(s) || strings.HasSuffix(s, "/")) {
+		t.fault("issuer", "want the URL by which others find this server, of the form https://host or https://host/path, without / at its end")
+	}
+	t.done()
+}
+
 func (t *table) issuer() Issuer {
 	is := Issuer{
 		Algorithms: []string{"EdDSA", "ES256", "PS256", "RS256"}, Types: []string{"JWT", "at+jwt"}, Principal: PrincipalUser,
@@ -119,11 +133,8 @@ func (t *table) issuer() Issuer {
 	}
 	t.need("url", "the issuer has no url")
 	t.need("audience", "the issuer has no audience: a token that was made for somebody else would be accepted")
-	if is.URL = t.text("url"); is.URL != "" {
-		u, err := url.Parse(is.URL)
-		if err != nil || u.Scheme != "https" || u.Hostname() == "" || u.User != nil || strings.ContainsAny(is.URL, "#?") || len(is.URL) > maxIssuerURL {
-			t.fault("url", "want the issuer's URL, exactly as it is in its tokens, of the form https://host/path")
-		}
+	if is.URL = t.text("url"); is.URL != "" && !isIssuer(is.URL) {
+		t.fault("url", "want the issuer's URL, exactly as it is in its tokens, of the form https://host/path")
 	}
 	for _, n := range t.texts("audience", maxAudiences) {
 		if n.text == "" || len(n.text) > maxClaimValue {

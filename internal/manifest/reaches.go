@@ -29,6 +29,8 @@ func (g Grant) Reaches() []string {
 		out = g.Secret.reaches()
 	case g.Invoke != nil:
 		out = []string{"invoke function " + string(g.Invoke.Function)}
+	case g.Identity != nil:
+		out = []string{"identity for " + g.Identity.Audience}
 	case g.Kind() == KindPublish:
 		for _, t := range g.Publish {
 			out = append(out, "publish "+string(t))

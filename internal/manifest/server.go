@@ -20,6 +20,7 @@ type Server struct {
 	// SecretStores are other stores that namespaces may read secrets from.
 	SecretStores []SecretStore
 	Keys         Keys
+	Identity     Identity
 	Log          Log
 	Limits       ServerLimits
 	Events       Events
@@ -34,6 +35,9 @@ type TLS struct{ CertFile, KeyFile string }
 
 // Keys says where the root key is; empty is root.key in the data directory.
 type Keys struct{ RootFile string }
+
+// Identity is the server as an issuer of tokens for its functions. Issuer is its URL; "" is the one that it listens at.
+type Identity struct{ Issuer string }
 
 // Log says how the server logs.
 type Log struct{ Format, Level string }
@@ -122,6 +126,7 @@ func ParseServer(file string, text []byte) (*Server, error) {
 	keys := root.table("keys")
 	keys.textTo("root_file", &s.Keys.RootFile)
 	keys.done()
+	root.table("identity").identity(&s.Identity)
 	log := root.table("log")
 	log.oneOf("format", &s.Log.Format, "text", "json")
 	log.oneOf("level", &s.Log.Level, "debug", "info", "warn", "error")

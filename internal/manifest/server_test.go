@@ -121,6 +121,7 @@ func TestReferenceServerFile(t *testing.T) {
 	want.ReadyFile = "/run/sallyport/ready.json"
 	want.TLS = manifest.TLS{CertFile: "/etc/sallyport/tls/server.crt", KeyFile: "/etc/sallyport/tls/server.key"}
 	want.Keys.RootFile = "/etc/sallyport/root.key"
+	want.Identity.Issuer = "https://events.example.com"
 	want.Limits.Workers = 8
 	want.Cells.WorkerMemory = 4 << 30
 	want.Events.RetainAge, want.Events.RetainBytes = 720*time.Hour, 50<<30

@@ -12,6 +12,7 @@ import (
 
 	"sallyport/internal/grant"
 	"sallyport/internal/grant/httpgrant"
+	"sallyport/internal/grant/identitygrant"
 	"sallyport/internal/grant/kvgrant"
 	"sallyport/internal/grant/secretgrant"
 	"sallyport/internal/grant/sqlgrant"
@@ -26,11 +27,12 @@ import (
 func (s *server) grants() grant.Config {
 	return grant.Config{
 		Kinds: grant.Registry{
-			manifest.KindInvoke: grant.Invokes(s.spaces),
-			manifest.KindSecret: secretgrant.Kind{Secrets: s.secrets},
-			manifest.KindHTTP:   httpgrant.Kind{},
-			manifest.KindKV:     s.kv,
-			manifest.KindSQL:    sqlgrant.New(s.databases),
+			manifest.KindInvoke:   grant.Invokes(s.spaces),
+			manifest.KindSecret:   secretgrant.Kind{Secrets: s.secrets},
+			manifest.KindHTTP:     httpgrant.Kind{},
+			manifest.KindKV:       s.kv,
+			manifest.KindSQL:      sqlgrant.New(s.databases),
+			manifest.KindIdentity: identitygrant.Kind{Mint: s.mint},
 		},
 		Secrets: s.secrets,
 		Gate:    s.spaces,

@@ -34,6 +34,7 @@ import (
 	"sallyport/internal/httpapi"
 	"sallyport/internal/ident"
 	"sallyport/internal/ingress"
+	"sallyport/internal/issuer"
 	"sallyport/internal/keyring"
 	"sallyport/internal/manifest"
 	"sallyport/internal/namespace"
@@ -97,6 +98,7 @@ type server struct {
 	policies  *access.Policies
 	who       *access.Identifier
 	issuers   []access.Issuer
+	issuer    *issuer.Issuer // for functions
 	secrets   *secret.Store
 	touches   chan secret.Touch
 	rotator   *secret.Rotator
@@ -169,6 +171,9 @@ func (s *server) open(ctx context.Context) error {
 		return fmt.Errorf("start the sandbox engine: %w", err)
 	}
 	if err := s.openAccess(ctx); err != nil {
+		return err
+	}
+	if err := s.openIssuer(ctx); err != nil {
 		return err
 	}
 	return s.openSpaces(ctx)
@@ -319,7 +324,7 @@ func (s *server) serve(ctx context.Context) error {
 	handler, err := httpapi.New(httpapi.Config{Limits: limits, Requests: settings.Limits.Requests}, httpapi.Deps{
 		Identifier: s.who, Guard: s.guard, Decisions: s.decisions, Policies: s.policies, Intake: s.spaces.intake, Deployer: s.deployer, Secrets: s.secrets, Rotate: s.rotator.Wake, Space: s.spaces.open,
 		Namespaces: s.namespaces(),
-		Status:     s.status, Ready: s.ready, Metrics: s.metrics.Handler(), Refused: s.metrics.Refused, Logger: s.log,
+		Status:     s.status, Ready: s.ready, Metrics: s.metrics.Handler(), Published: s.issuer.Published, Refused: s.metrics.Refused, Logger: s.log,
 	})
 	if err != nil {
 		return err
@@ -329,6 +334,9 @@ func (s *server) serve(ctx context.Context) error {
 	listener, err := listen(ctx, settings.Listen)
 	if err != nil {
 		return err
+	}
+	if err := s.announceIssuer(listener.Addr()); err != nil {
+		return errors.Join(err, listener.Close())
 	}
 	srv := newHTTPServer(handler, s.clientCAs.require(certs.tlsConfig()), s.log)
 	var background sync.WaitGroup
@@ -347,6 +355,7 @@ func (s *server) serve(ctx context.Context) error {
 		}
 	})
 	background.Go(func() { s.runIdentifier(work) })
+	background.Go(func() { s.issuer.Run(work) })
 	background.Go(func() { s.tellTouches(work) })
 	background.Go(func() { s.rotator.Run(work) })
 	if s.cfg.DebugSocket != "" {

@@ -381,7 +381,7 @@ func TestOpenRoutes(t *testing.T) {
 		}
 	}
 	slices.Sort(open)
-	if want := []string{"GET /healthz", "GET /readyz"}; !slices.Equal(open, want) {
+	if want := []string{"GET /.well-known/jwks.json", "GET /.well-known/openid-configuration", "GET /healthz", "GET /readyz"}; !slices.Equal(open, want) {
 		t.Errorf("routes without a token are %v; want %v", open, want)
 	}
 	s := testkit.Start(t, testkit.Binary(t), filepath.Join(t.TempDir(), "data"))

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -71,6 +72,11 @@ func bare(t *testing.T, s *testkit.Server, method, path string, header http.Head
 	return resp
 }
 
+// public reports whether a path answers without a token. It is the list of all that do.
+func public(path string) bool {
+	return slices.Contains([]string{"/healthz", "/readyz", "/.well-known/openid-configuration", "/.well-known/jwks.json"}, path)
+}
+
 // TestEveryRoute asks each operation of openapi.yaml without a token, with a wrong one and with a
 // method it does not have; and paths that do not exist. It is G6: nothing answers without a token.
 func TestEveryRoute(t *testing.T) {
@@ -82,7 +88,15 @@ func TestEveryRoute(t *testing.T) {
 			known[op.path] = map[string]bool{}
 		}
 		known[op.path][op.method] = true
+		if op.open != public(op.path) {
+			t.Errorf("%s %s: the description says open %v, the list %v", op.method, op.path, op.open, public(op.path))
+		}
 		if op.open {
+			for _, m := range []string{"POST", "PUT", "DELETE", "HEAD"} {
+				if resp := bare(t, s, m, op.path, nil); resp.StatusCode != http.StatusUnauthorized {
+					t.Errorf("%s %s without a token = %d, want 401", m, op.path, resp.StatusCode)
+				}
+			}
 			if resp := bare(t, s, op.method, op.path, nil); resp.StatusCode != http.StatusOK {
 				t.Errorf("%s %s without a token = %d, want 200", op.method, op.path, resp.StatusCode)
 			}
@@ -116,7 +130,7 @@ func TestEveryRoute(t *testing.T) {
 	}
 	for path, methods := range known {
 		for _, m := range []string{"GET", "POST", "PUT", "PATCH", "DELETE"} {
-			if methods[m] || path == "/healthz" || path == "/readyz" {
+			if methods[m] || public(path) {
 				continue
 			}
 			a := s.MustDo(t, m, fill(path), nil)
@@ -125,7 +139,7 @@ func TestEveryRoute(t *testing.T) {
 			}
 		}
 	}
-	for _, path := range []string{"/", "/v1", "/v1/namespaces/default/nothing", "/debug/pprof/", "/v2/status", "/healthz/x"} {
+	for _, path := range []string{"/", "/v1", "/v1/namespaces/default/nothing", "/debug/pprof/", "/v2/status", "/healthz/x", "/.well-known/", "/.well-known/jwks.json/", "/.well-known/jwks.json?x=1", "/.well-known/security.txt"} {
 		if resp := bare(t, s, "GET", path, nil); resp.StatusCode != http.StatusUnauthorized {
 			t.Errorf("GET %s without a token = %d, want 401", path, resp.StatusCode)
 		}

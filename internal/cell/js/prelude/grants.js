@@ -115,6 +115,7 @@
   const kinds = {
     __proto__: null,
     invoke: (use) => ({ __proto__: null, invoke: (data) => use("invoke", { data }, undefined, valueOf) }),
+    identity: (use) => ({ __proto__: null, token: () => use("token", {}, undefined, valueOf) }),
     sql,
     kv,
   };
