@@ -1,6 +1,6 @@
 /**
- * Charges the customer, by the grant "payments" of app.toml, and confirms the order. The grant says where requests go and
- * adds the key of the payment service, which is not known here.
+ * Charges the customer, keeps the receipt and confirms the order, each by a grant of app.toml. "payments" says where requests go and
+ * adds the key of the payment service, which is not known here; "receipts" has the statements.
  *
  * @type {import("../../sdk/js").Handler<{ id: string, customer: string }>}
  */
@@ -13,6 +13,9 @@ export default async function confirm(event, ctx) {
   });
   if (!charge.ok) throw new ctx.Fail(`the payment service answers ${charge.status}`, { retry: charge.status >= 500 });
   const { receipt } = await charge.json();
-  ctx.log.info(`order ${id} is paid, receipt ${receipt}, and confirmed`);
+  // An event may come twice: only the first keeps the receipt, and counts.
+  const { changed } = await ctx.grants.receipts.keep(id, customer, receipt);
+  const orders = changed > 0 ? await ctx.grants.customers.increment(customer) : undefined;
+  ctx.log.info(`order ${id} is paid, receipt ${receipt}, and confirmed`, { orders });
   return [{ type: "order.confirmed", subject: id, data: { id, customer, receipt } }];
 }

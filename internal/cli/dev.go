@@ -118,6 +118,8 @@ type session struct {
 	following atomic.Bool // the function logs are being followed
 	// last is the digest of what was applied last, or of the fault that was shown.
 	last [sha256.Size]byte
+	// awaits is what the app waits for that is none of its files, as it was shown; empty when there is nothing.
+	awaits string
 }
 
 // run applies the app, leaves word of the server, and follows changes until ctx ends.
@@ -187,6 +189,7 @@ func (s *session) apply(ctx context.Context, background *sync.WaitGroup) {
 	if err != nil {
 		s.tellFault(err, b != nil)
 	} else {
+		s.awaits = ""
 		var text strings.Builder // one write: others write too
 		writePlan(&text, plan)
 		fmt.Fprintf(&text, "applied in %s\n", time.Since(began).Round(time.Millisecond))
@@ -213,16 +216,32 @@ func (s *session) tellFault(err error, answered bool) {
 	what, _ := classify(inFolder(err, s.dir))
 	var text strings.Builder
 	render(&text, what, s.app.colours())
+	before := s.awaits
+	s.awaits = ""
 	if answered {
-		if p, ok := errors.AsType[*client.Problem](err); !ok || p.Status >= http.StatusInternalServerError {
+		p, ok := errors.AsType[*client.Problem](err)
+		missing := ok && p.Code == codeSecretMissing
+		if !ok || p.Status >= http.StatusInternalServerError || missing {
 			s.last = [sha256.Size]byte{} // not the app's fault: the same app may be taken the next time
+		}
+		if missing {
+			if s.awaits = text.String(); s.awaits == before {
+				return
+			}
 		}
 	} else if !s.isNew([]byte(text.String())) {
 		return
 	}
 	fmt.Fprint(s.app.env.Stderr, text.String())
+	if s.awaits != "" {
+		s.app.say("the revision before stays active; the app is applied once the secret is set")
+		return
+	}
 	s.app.say("the revision before stays active; save a file to try again")
 }
+
+// codeSecretMissing is the refusal of an app that names a secret which nobody has set yet.
+const codeSecretMissing = "secret.missing"
 
 // followLogs prints what functions log. It ends when the namespace is not there yet; the next apply
 // that makes it starts it anew.

@@ -19,10 +19,15 @@ const (
 	settle = 40 * time.Millisecond
 	// maxSettle is how long it may at most be unquiet: something may write without end.
 	maxSettle = 400 * time.Millisecond
+	// askAgain is how often an app is tried again that waits for something else than its files.
+	askAgain = time.Second
 )
 
-// watch calls changed whenever something in the folder was saved and the folder came to rest.
+// watch calls changed whenever something in the folder was saved and the folder came to rest, and again and again
+// while the app waits for something else.
 func (s *session) watch(ctx context.Context, changed func()) {
+	again := time.NewTicker(askAgain)
+	defer again.Stop()
 	var since time.Time // of the first change that changed was not called for
 	quiet := time.NewTimer(settle)
 	quiet.Stop()
@@ -40,6 +45,10 @@ func (s *session) watch(ctx context.Context, changed func()) {
 		case <-quiet.C:
 			since = time.Time{}
 			changed()
+		case <-again.C:
+			if s.awaits != "" {
+				changed()
+			}
 		case e, ok := <-s.watcher.Events:
 			if !ok {
 				return

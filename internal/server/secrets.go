@@ -98,7 +98,7 @@ func (s *server) checkSecrets(ctx context.Context, ns ident.Namespace, functions
 			if first == "" {
 				first = r.Name
 			}
-			faults = append(faults, problem.Fault{Detail: fmt.Sprintf("function %q uses %s, which does not exist", f.Name, r)})
+			faults = append(faults, problem.Fault{File: "app.toml", Detail: fmt.Sprintf("function %q uses %s, which does not exist", f.Name, r)})
 		}
 		for action, refs := range map[policy.Action][]ident.SecretRef{policy.UseSecret: f.Secrets, policy.RevealSecret: f.Reveals} {
 			for _, r := range refs {

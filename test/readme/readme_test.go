@@ -130,7 +130,7 @@ func TestREADME(t *testing.T) {
 				if out := r.run(line, true); !strings.Contains(out, "event.schema_violation") || !strings.Contains(out, "/name") {
 					t.Errorf("%s\nprinted %s", line, out)
 				}
-			case strings.HasPrefix(line, "sallyport "):
+			case strings.HasPrefix(line, "sallyport "), strings.Contains(line, "| sallyport "):
 				r.run(line, false)
 			default:
 				t.Errorf("the README has a command that this test does not know: %s", line)
