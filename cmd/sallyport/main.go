@@ -3,6 +3,8 @@ package main
 
 import (
 	"context"
+	"io"
+	"log"
 	"os"
 	"os/signal"
 	"syscall"
@@ -14,6 +16,9 @@ import (
 var version = "dev"
 
 func main() {
+	// Nothing of ours uses the standard logger. Libraries do, with bytes in it that a service sent (net/http: what
+	// comes on an idle connection), and those are for no log.
+	log.SetOutput(io.Discard)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // the first signal ends in order, the second at once
 	code := cli.Main(ctx, cli.Env{
