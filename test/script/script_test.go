@@ -161,7 +161,8 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// eventually runs a command until its output matches; how long that may take is what is tested.
+// eventually runs a command until its output matches. LIMIT is when that counts as never: how fast it is depends on the
+// machine, and is logged.
 func eventually(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 3 {
 		ts.Fatalf("usage: eventually LIMIT RE COMMAND…")
