@@ -84,8 +84,42 @@ func (g *HTTPGrant) reaches() []string {
 	if g.Proxy != "" {
 		out = append(out, "by way of the proxy "+g.Proxy)
 	}
-	if auth := described(&g.Auth); auth != described(&HTTPAuth{}) {
-		out = append(out, "credential "+auth)
+	if g.ProxyResolves {
+		out = append(out, "the proxy resolves names")
+	}
+	for _, name := range slices.Sorted(maps.Keys(g.Query)) {
+		out = append(out, "always query "+name+"="+g.Query[name])
+	}
+	for _, name := range slices.Sorted(maps.Keys(g.Headers)) {
+		out = append(out, "always header "+name+": "+g.Headers[name])
+	}
+	if g.CA != "" {
+		out = append(out, "trusts "+trusted(g.CA))
+	}
+	return append(out, g.Auth.reaches()...)
+}
+
+// trusted names CAs: the secret that has them, or a digest of their certificates.
+func trusted(ca string) string {
+	if strings.HasPrefix(ca, "secret:") {
+		return ca
+	}
+	sum := sha256.Sum256([]byte(ca))
+	return "certificates of sha256:" + hex.EncodeToString(sum[:6])
+}
+
+func (a *HTTPAuth) reaches() []string {
+	var out []string
+	if a.Bearer != "" {
+		out = append(out, "credential bearer "+a.Bearer)
+	}
+	for _, c := range []struct{ kind, text string }{
+		{"basic", described(a.Basic)}, {"header", described(a.Header)}, {"query", described(a.Query)}, {"hmac", described(a.HMAC)},
+		{"aws", described(a.AWS)}, {"oauth2", described(a.OAuth2)}, {"mtls", described(a.MTLS)},
+	} {
+		if c.text != "" {
+			out = append(out, "credential "+c.kind+" "+c.text)
+		}
 	}
 	return out
 }
@@ -108,6 +142,9 @@ func (g *SQLGrant) reaches() []string {
 	}
 	if g.Private {
 		out = append(out, "private addresses")
+	}
+	if g.CA != "" {
+		out = append(out, "trusts secret:"+g.CA)
 	}
 	return out
 }
