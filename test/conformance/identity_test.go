@@ -196,7 +196,7 @@ namespace = "default"
 		t.Fatalf("before the revocation: %d", got)
 	}
 	ca.Revoke(t, crl, time.Now().Add(time.Hour), api)
-	const limit = time.Minute // the file is looked at every five seconds
+	const limit = time.Minute // when it counts as never: the file is looked at twice a second
 	for began := time.Now(); ask(open, "") != http.StatusUnauthorized; {
 		if time.Since(began) > limit {
 			t.Fatal("a revoked certificate is accepted on a connection that is open")
