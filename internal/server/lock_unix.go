@@ -28,7 +28,8 @@ func lockDir(path string) (unlock func() error, err error) {
 		return nil, errors.Join(err, f.Close())
 	}
 	return func() error {
-		if err := f.Close(); err != nil {
+		// Closing alone does not give it back while a process that is being started still has a copy of the file.
+		if err := errors.Join(unix.Flock(int(f.Fd()), unix.LOCK_UN), f.Close()); err != nil {
 			return fmt.Errorf("unlock data directory: %w", err)
 		}
 		return nil

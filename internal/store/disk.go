@@ -55,6 +55,12 @@ func lockDir(dir string) (*os.File, error) {
 	return nil, unusable(dir, err)
 }
 
+// unlockDir gives dir back. Closing the file alone does not while a process that is being started still has a copy of it,
+// which it has until it runs its program.
+func unlockDir(lock *os.File) error {
+	return errors.Join(unix.Flock(int(lock.Fd()), unix.LOCK_UN), lock.Close())
+}
+
 func unusable(dir string, cause error) error {
 	return problem.New(problem.Unavailable, "store.unusable", "the store in %s cannot be opened", dir).
 		WithHint("see the cause in the log; the folder must belong to the user the server runs as").

@@ -67,7 +67,7 @@ func Open(ctx context.Context, cfg Config) (*Engine, error) {
 	}
 	l, err := start(e.dir, e.log, e.raise)
 	if err != nil {
-		return nil, errors.Join(unusable(cfg.Dir, err), lock.Close())
+		return nil, errors.Join(unusable(cfg.Dir, err), unlockDir(lock))
 	}
 	e.setLink(l)
 	e.ended.Go(e.supervise)
@@ -95,7 +95,7 @@ func (e *Engine) Close() error {
 	if l := e.takeLink(); l != nil {
 		l.stop()
 	}
-	return e.lock.Close()
+	return unlockDir(e.lock)
 }
 
 // Health returns nil when appends are accepted, else ErrStorageFull, ErrStalled or ErrClosed.
