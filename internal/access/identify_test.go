@@ -3,11 +3,9 @@ package access_test
 import (
 	"bytes"
 	"context"
-	"crypto/x509"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -27,13 +25,7 @@ import (
 // newIdentifier returns one that knows is, and gives the group shop-team a role.
 func newIdentifier(t testing.TB, g *access.Guard, is *testkit.Issuer, change func(*access.IdentifierConfig)) *access.Identifier {
 	t.Helper()
-	ca, err := os.ReadFile(is.CAFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pool := x509.NewCertPool()
-	pool.AppendCertsFromPEM(ca)
-	client, err := outbound.New(outbound.Config{RootCAs: pool, Private: true, Timeout: 10 * time.Second, MaxBytes: 1 << 20})
+	client, err := outbound.New(outbound.Config{RootCAs: is.Roots(), Private: true, Timeout: 10 * time.Second, MaxBytes: 1 << 20})
 	if err != nil {
 		t.Fatal(err)
 	}

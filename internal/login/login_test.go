@@ -2,12 +2,10 @@ package login_test
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"io"
 	"net/http"
 	"net/url"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -19,13 +17,7 @@ import (
 
 func open(t *testing.T, is *testkit.Issuer, id string) (*login.Issuer, *http.Client) {
 	t.Helper()
-	ca, err := os.ReadFile(is.CAFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pool := x509.NewCertPool()
-	pool.AppendCertsFromPEM(ca)
-	c, err := outbound.New(outbound.Config{RootCAs: pool, Private: true, Timeout: 10 * time.Second, MaxBytes: 1 << 20})
+	c, err := outbound.New(outbound.Config{RootCAs: is.Roots(), Private: true, Timeout: 10 * time.Second, MaxBytes: 1 << 20})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,7 +27,7 @@ func open(t *testing.T, is *testkit.Issuer, id string) (*login.Issuer, *http.Cli
 		t.Fatal(err)
 	}
 	browser := http.DefaultTransport.(*http.Transport).Clone()
-	browser.TLSClientConfig.RootCAs = pool
+	browser.TLSClientConfig.RootCAs = is.Roots()
 	t.Cleanup(browser.CloseIdleConnections)
 	return i, &http.Client{Transport: browser}
 }
@@ -143,13 +135,7 @@ func TestOpenRefuses(t *testing.T) {
 	for _, fault := range []testkit.Fault{testkit.FaultDown, testkit.FaultHuge, testkit.FaultRedirect, testkit.FaultMalformed, testkit.FaultTwice, testkit.FaultOther} {
 		is := testkit.NewIssuer(t)
 		is.Fail(fault)
-		ca, err := os.ReadFile(is.CAFile)
-		if err != nil {
-			t.Fatal(err)
-		}
-		pool := x509.NewCertPool()
-		pool.AppendCertsFromPEM(ca)
-		c, err := outbound.New(outbound.Config{RootCAs: pool, Private: true, Timeout: 10 * time.Second, MaxBytes: 1 << 20})
+		c, err := outbound.New(outbound.Config{RootCAs: is.Roots(), Private: true, Timeout: 10 * time.Second, MaxBytes: 1 << 20})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -318,22 +318,16 @@ func (r *Registry) Exists(ns ident.Namespace) bool {
 }
 
 // Names returns every namespace that exists, in order of name.
-func (r *Registry) Names() []ident.Namespace {
-	var out []ident.Namespace
-	for ns, e := range *r.current.Load() {
-		if e.State == stateActive {
-			out = append(out, ns)
-		}
-	}
-	slices.Sort(out)
-	return out
-}
+func (r *Registry) Names() []ident.Namespace { return r.in(stateActive) }
 
 // Deleting returns the namespaces whose deletion was begun and is not over.
-func (r *Registry) Deleting() []ident.Namespace {
+func (r *Registry) Deleting() []ident.Namespace { return r.in(stateDeleting) }
+
+// in returns the namespaces in a state, in order of name.
+func (r *Registry) in(state string) []ident.Namespace {
 	var out []ident.Namespace
 	for ns, e := range *r.current.Load() {
-		if e.State == stateDeleting {
+		if e.State == state {
 			out = append(out, ns)
 		}
 	}

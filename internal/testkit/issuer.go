@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
@@ -81,6 +82,13 @@ func NewIssuer(t testing.TB) *Issuer {
 	}
 	i.Rotate(t)
 	return i
+}
+
+// Roots returns the CA that the issuer's certificate is from.
+func (i *Issuer) Roots() *x509.CertPool {
+	roots := x509.NewCertPool()
+	roots.AddCert(i.server.Certificate())
+	return roots
 }
 
 // Rotate replaces all keys, but for those in keep.

@@ -14,7 +14,6 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -35,13 +34,7 @@ func config(url string) oidc.Config {
 
 func client(t testing.TB, is *testkit.Issuer) *outbound.Client {
 	t.Helper()
-	ca, err := os.ReadFile(is.CAFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pool := x509.NewCertPool()
-	pool.AppendCertsFromPEM(ca)
-	c, err := outbound.New(outbound.Config{RootCAs: pool, Private: true, Timeout: 10 * time.Second, MaxBytes: 256 << 10})
+	c, err := outbound.New(outbound.Config{RootCAs: is.Roots(), Private: true, Timeout: 10 * time.Second, MaxBytes: 256 << 10})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -90,12 +90,15 @@ func (b *bucket) take(ctx context.Context) error {
 	return nil
 }
 
+func (b *bucket) isLoaded() bool {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return b.loaded
+}
+
 // load reads the storage when that was not done yet. The turn is held.
 func (b *bucket) load(ctx context.Context) error {
-	b.mu.RLock()
-	loaded := b.loaded
-	b.mu.RUnlock()
-	if loaded {
+	if b.isLoaded() {
 		return nil
 	}
 	stored, err := b.storage.List(ctx, "", "", 0)
@@ -128,10 +131,7 @@ func (b *bucket) load(ctx context.Context) error {
 
 // ready loads the index for a reader.
 func (b *bucket) ready(ctx context.Context) error {
-	b.mu.RLock()
-	loaded := b.loaded
-	b.mu.RUnlock()
-	if loaded {
+	if b.isLoaded() {
 		return nil
 	}
 	if err := b.take(ctx); err != nil {
