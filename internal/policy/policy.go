@@ -50,6 +50,7 @@ const (
 	ManageTokens        Action = "manageTokens"
 	ManageNamespaces    Action = "manageNamespaces"
 	ManagePerimeters    Action = "managePerimeters"
+	RotateIssuer        Action = "rotateIssuer"
 	UseGrant            Action = "useGrant"
 	SetSecret           Action = "setSecret"
 	ReadSecretMetadata  Action = "readSecretMetadata"
@@ -75,7 +76,7 @@ func Actions() []Action {
 	return []Action{
 		Publish, Invoke, ReadEvents, ReadEventData, Deploy, ReadFunctions, ReadLogs, ManageSubscriptions,
 		ReadDeadLetters, ManageDeadLetters, ReadStatus, ReadPolicies, ManagePolicies, ReadMetrics, ManageTokens,
-		ManageNamespaces, ManagePerimeters, UseGrant, SetSecret, ReadSecretMetadata, UseSecret, RevealSecret, RotateSecret, DestroySecret,
+		ManageNamespaces, ManagePerimeters, RotateIssuer, UseGrant, SetSecret, ReadSecretMetadata, UseSecret, RevealSecret, RotateSecret, DestroySecret,
 	}
 }
 
