@@ -60,7 +60,7 @@ func (s *Set) access(q *Request, loose bool, room []*compiled) Access {
 	if !ok {
 		return out
 	}
-	sel := &selection{list: s.inScope(w, q, room), loose: loose}
+	sel := &selection{list: s.inScope(&w.request, q, room), loose: loose}
 	out.Decision = s.judge(w, sel)
 	assumed := s.enclose(w, q, loose, &out.Decision)
 	if !loose || !out.Allowed {
@@ -253,7 +253,7 @@ func (s *Set) Explain(q Request) Explanation {
 	if !ok {
 		return Explanation{}
 	}
-	sel := &selection{list: s.inScope(w, &q, nil)}
+	sel := &selection{list: s.inScope(&w.request, &q, nil)}
 	slices.SortFunc(sel.list, func(a, b *compiled) int { return strings.Compare(a.id, b.id) })
 	own := s.judge(w, sel)
 	alone := sel.alone(&q, &own)
