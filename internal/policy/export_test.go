@@ -46,6 +46,15 @@ func (s *Set) Plain(q Request) Decision {
 	return s.judge(w, &selection{list: list, whole: true})
 }
 
+// PlainLoose decides as Cedar does without the context, of a set whose policies are about everything.
+func (s *Set) PlainLoose(q Request) Decision {
+	w, ok := s.ask(&q, false)
+	if !ok {
+		return Decision{}
+	}
+	return s.judge(w, &selection{list: s.server.all, loose: true})
+}
+
 // Loose decides without the context.
 func (s *Set) Loose(q Request) Decision { return s.decide(&q, true) }
 
@@ -71,7 +80,7 @@ func (s *Set) Toll(q *Request) func() Decision {
 // Quickly returns what quick conditions say of each policy whose scope a request is in, "yes", "no" or "unsure".
 func (s *Set) Quickly(q Request) map[string]string {
 	room := &workspace{}
-	scope, d, _ := s.inScopeQuickly(&q, room)
+	scope, d, _ := s.inScopeQuickly(&q, false, room)
 	out := map[string]string{}
 	for _, c := range scope {
 		out[c.id] = "no"

@@ -17,6 +17,21 @@ type world struct {
 	n        int
 	// about is the resource while its entity is not made: most policies look at the name in their scope, and no further.
 	about Resource
+	// set and asked are of a world that is not made yet: where all policies are quick, a condition of a perimeter makes it, or nothing.
+	set   *Set
+	asked *Request
+}
+
+// make makes a world that is not made yet, and reports whether there is one now.
+func (w *world) make() bool {
+	if w.set == nil {
+		return true
+	}
+	made, ok := w.set.ask(w.asked, true)
+	if ok {
+		*w = *made
+	}
+	return ok
 }
 
 // Get returns an entity of the request.

@@ -91,9 +91,13 @@ func textUnlessEmpty(s string) scalar {
 }
 
 // quickly returns what a policy's conditions say of a request that is in its scope.
-func (c *compiled) quickly(r *quickRequest) answer {
+func (c *compiled) quickly(r *quickRequest, loose bool) answer {
+	tests := c.quick
+	if loose {
+		tests = c.quickLoose
+	}
 	// As Cedar does it: one after another, and none after one that does not hold.
-	for _, test := range c.quick {
+	for _, test := range tests {
 		if v := test(r); v != yes {
 			return v
 		}
@@ -532,6 +536,7 @@ type quickDecision struct {
 type workspace struct {
 	request                       Request
 	about                         quickRequest
+	world                         world
 	scope, permits, forbids, rest [inline]*compiled
 }
 
@@ -557,7 +562,7 @@ func (w *workspaces) give(one *workspace) {
 
 // inScopeQuickly returns the policies whose scope a request is in, and what quick conditions say of each. It makes nothing of the
 // request but the two names that the index is asked for. ok is false for what is malformed, or has a cause, which is Cedar's.
-func (s *Set) inScopeQuickly(q *Request, room *workspace) (scope []*compiled, d quickDecision, ok bool) {
+func (s *Set) inScopeQuickly(q *Request, loose bool, room *workspace) (scope []*compiled, d quickDecision, ok bool) {
 	if !s.asks[ask{q.Principal.Kind, q.Action, q.Resource.Kind}] || !q.Resource.well() || q.Context.Cause != nil {
 		return nil, d, false
 	}
@@ -572,7 +577,10 @@ func (s *Set) inScopeQuickly(q *Request, room *workspace) (scope []*compiled, d 
 	*r = quickRequest{principal: p, id: id, resource: &q.Resource, context: &q.Context, same: about.Principal == about.Resource}
 	d = quickDecision{permits: room.permits[:0], forbids: room.forbids[:0], rest: room.rest[:0]}
 	for _, c := range scope {
-		switch c.quickly(r) {
+		if loose && c.loose == nil {
+			continue
+		}
+		switch c.quickly(r, loose) {
 		case unsure:
 			d.rest = append(d.rest, c)
 		case yes:

@@ -162,6 +162,9 @@ func TestQuickIsCedar(t *testing.T) {
 			if d := cmp.Diff(want, got, cmpopts.EquateEmpty()); d != "" {
 				t.Fatalf("Decide(%+v with %+v and %+v) (-cedar +quick):\n%s\n%s", q, q.Context.Event, q.Principal.Claims, d, b.String())
 			}
+			if d := cmp.Diff(s.PlainLoose(q), s.Loose(q), cmpopts.EquateEmpty()); d != "" {
+				t.Fatalf("Loose(%+v with %+v) (-cedar +quick):\n%s\n%s", q, q.Principal.Claims, d, b.String())
+			}
 			for id, answer := range s.Quickly(q) {
 				counts[answer]++
 				if cedar := s.Alone(q, id); answer != "unsure" && answer != cedar {

@@ -245,50 +245,41 @@ func (s *Set) decide(q *Request, loose bool) Decision {
 
 // half is decide, and says whether the answer stands without who is behind a function.
 func (s *Set) half(q *Request, loose bool) (d Decision, alone bool) {
-	if !loose {
-		room := s.work.take()
-		d, alone, ok := s.quickHalf(q, room)
-		s.work.give(room)
-		if ok {
-			return d, alone
-		}
-	}
-	w, ok := s.ask(q, !loose)
-	if !ok {
-		return Decision{}, true
-	}
-	sel := &selection{list: s.inScope(&w.request, q, nil), loose: loose}
-	d = s.judge(w, sel)
-	alone = sel.alone(q, &d)
-	s.enclose(w, q, loose, &d)
+	room := s.work.take()
+	d, scope, _ := s.decideIn(room, q, loose)
+	alone = (&selection{list: scope}).alone(q, &d)
+	s.work.give(room)
 	return d, alone
 }
 
-// quickHalf is half with quick conditions as far as they go, and Cedar for the rest. ok is false when the whole is Cedar's.
-func (s *Set) quickHalf(q *Request, room *workspace) (d Decision, alone, ok bool) {
-	list, found, ok := s.inScopeQuickly(q, room)
-	if !ok {
-		return Decision{}, false, false
-	}
-	var w *world
-	if len(found.rest) > 0 || len(s.borders) > 0 {
-		if w, ok = s.ask(q, true); !ok {
-			return Decision{}, true, true
-		}
-	}
-	d = s.judgeRest(w, &found)
-	alone = (&selection{list: list}).alone(q, &d)
+// decideIn decides with what room there is in a workspace: by quick conditions as far as they go, and by Cedar for the rest. It returns the
+// policies whose scope the request is in, which are good as long as the workspace, and what was assumed when loose.
+func (s *Set) decideIn(room *workspace, q *Request, loose bool) (d Decision, scope []*compiled, assumed []string) {
+	scope, found, ok := s.inScopeQuickly(q, loose, room)
+	w := &room.world
 	if len(s.borders) > 0 {
-		s.enclose(w, q, false, &d)
+		*w = world{set: s, asked: q}
 	}
-	return d, alone, true
+	if !ok || len(found.rest) > 0 {
+		made, ok := s.ask(q, !loose)
+		if !ok {
+			return Decision{}, nil, nil
+		}
+		w = made
+	}
+	if !ok {
+		scope = s.inScope(&w.request, q, room.scope[:0])
+		found.rest = scope
+	}
+	d = s.judgeRest(w, loose, &found)
+	return d, scope, s.enclose(w, q, loose, &d)
 }
 
 // judgeRest has Cedar evaluate what quick conditions leave, if anything, and decides by all of it.
-func (s *Set) judgeRest(w *world, found *quickDecision) Decision {
+func (s *Set) judgeRest(w *world, loose bool, found *quickDecision) Decision {
 	var d Decision
 	if len(found.rest) > 0 {
-		d = s.judge(w, &selection{list: found.rest})
+		d = s.judge(w, &selection{list: found.rest, loose: loose})
 	}
 	denied := len(d.Policies) > 0 && !d.Allowed
 	from := found.forbids
