@@ -134,7 +134,9 @@ func startGate(ctx context.Context, o options, name string, files map[string]str
 }
 
 // accept measures accepting alone: the subscription is paused.
-func (g *gateServer) accept(ctx context.Context, l load) (sample, error) { return l.run(ctx, g.process) }
+func (g *gateServer) accept(ctx context.Context, l load) (sample, error) {
+	return l.run(ctx, g.process)
+}
 
 // done measures accepting and dispatch together.
 func (g *gateServer) done(ctx context.Context, l load) (sample, error) {
