@@ -214,7 +214,6 @@ func (b *bucket) read(dst []byte, o *object, offset, length int64) ([]byte, bool
 	if !errors.Is(err, errDamaged) && !errors.Is(err, fs.ErrNotExist) {
 		return nil, true, fmt.Errorf("read %s of bucket %s: %w", c.id, b.label, err)
 	}
-	c.damaged = true
 	if b.contents[c.digest] == c {
 		delete(b.contents, c.digest) // so that the same content can be stored again
 	}

@@ -29,11 +29,10 @@ func parseDigest(s string) (d digest, ok bool) {
 
 // content is what objects refer to: once in a bucket, however many do.
 type content struct {
-	id      fileID
-	digest  digest
-	size    int64
-	refs    int  // guarded by bucket.mu
-	damaged bool // guarded by bucket.mu; no other object refers to it then
+	id     fileID
+	digest digest
+	size   int64
+	refs   int // guarded by bucket.mu
 }
 
 // object is content under a name. It is not changed once it is in the index.
