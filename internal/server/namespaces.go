@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"sallyport/api"
+	"sallyport/internal/access"
 	"sallyport/internal/deploy"
 	"sallyport/internal/eventlog"
 	"sallyport/internal/ident"
@@ -65,6 +66,23 @@ func (s *server) openNamespaces(ctx context.Context) error {
 // Ensure makes a namespace unless it exists: it is deploy.Namespaces.
 func (s *server) Ensure(ctx context.Context, ns ident.Namespace) error {
 	return s.registry.Ensure(ctx, ns)
+}
+
+// approvalDemanded reports whether a second principal has to approve what functions of ns gain.
+func (s *server) approvalDemanded(ns ident.Namespace) bool { return s.registry.Approvals(ns) }
+
+// sender returns on whose behalf an app is applied, as it is kept with what waits for an approval.
+func (s *server) sender(ctx context.Context) (out deploy.Sender, err error) {
+	p := access.PrincipalOf(ctx)
+	if p == nil {
+		return out, errors.New("nobody is known to have applied the app")
+	}
+	out.ID = p.ID
+	if how, ok := access.CircumstancesOf(ctx); ok {
+		out.Address, out.MutualTLS = how.IP, how.MutualTLS
+	}
+	out.Authority, err = s.guard.Keep(ctx, p)
+	return out, err
 }
 
 // mayHold returns a problem when the apps of a namespace may not hold so much.
