@@ -95,15 +95,10 @@ func (g *Guard) trustedMaker(id ident.PrincipalID) bool {
 	return tok != nil && tok.principal.Role == policy.Operator && tok.principal.Namespace == ""
 }
 
-// Absent returns a principal that did something before, and a context with how its request came then; nil when its credential was
-// revoked since, or nobody knows any more what it might do.
-func (g *Guard) Absent(ctx context.Context, id ident.PrincipalID, authority string, how Circumstances) (context.Context, *Principal, error) {
+// Absent returns who did something before, and a context for what is asked about them: their request came as it did then, and it is now.
+// authority is what Keep returned. The principal is nil when its credential was revoked since, or nobody knows any more what it might do.
+func (g *Guard) Absent(ctx context.Context, id ident.PrincipalID, authority string) (context.Context, *Principal, error) {
 	p, err := g.behind(ctx, &Cause{Principal: id, Authority: authority})
-	return WithCircumstances(ctx, how), p, err
-}
-
-// CircumstancesOf returns how the request came that something is done because of, and false when it came by no network.
-func CircumstancesOf(ctx context.Context) (Circumstances, bool) {
-	c, ok := ctx.Value(circumstancesKey{}).(Circumstances)
-	return c, ok
+	_, sent, _ := parseAuthority(authority)
+	return WithCircumstances(ctx, Circumstances{IP: sent.IP, MutualTLS: sent.Transport == policy.TransportMutualTLS}), p, err
 }

@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -43,19 +42,16 @@ const (
 	approvalIDBytes = 8
 )
 
-// Sender is who applied an app, with what it takes to ask later whether they still may.
+// Sender is who applied an app, with what Config.Authority returned then.
 type Sender struct {
-	ID ident.PrincipalID `json:"-"`
-	// Authority is what access.Guard.Keep returned, and the others are how the request came.
-	Authority string     `json:"authority,omitempty"`
-	Address   netip.Addr `json:"address,omitzero"`
-	MutualTLS bool       `json:"mutual_tls,omitempty"`
+	ID        ident.PrincipalID
+	Authority string
 }
 
 // approval is an app that waits for its approval, or what became of it. It is immutable: a change makes another.
 type approval struct {
 	api.Approval
-	Sender Sender `json:"sender"`
+	Authority string `json:"authority,omitempty"`
 	// Bundle is the blob with what was applied; it is gone when nothing is pending any more.
 	Bundle string `json:"bundle,omitempty"`
 
@@ -170,8 +166,8 @@ func (d *Deployer) hold(ctx context.Context, by ident.PrincipalID, ns ident.Name
 	var id [approvalIDBytes]byte
 	rand.Read(id[:])
 	a.ID = hex.EncodeToString(id[:])
-	if d.cfg.Sender != nil {
-		if a.Sender, err = d.cfg.Sender(ctx); err != nil {
+	if d.cfg.Authority != nil {
+		if a.Authority, err = d.cfg.Authority(ctx); err != nil {
 			return nil, err
 		}
 	}
@@ -323,9 +319,9 @@ func (d *Deployer) Approval(ns ident.Namespace, id string) (*api.Approval, Sende
 		return nil, Sender{}, problem.New(problem.NotFound, "approval.not_found", "there is no approval %q", clip(id)).
 			WithHint("list them with `sallyport approval list`")
 	}
-	out, sender := a.Approval, a.Sender
-	out.State, sender.ID = d.current(ns, a, time.Now()), ident.PrincipalID(a.AppliedBy)
-	return &out, sender, nil
+	out := a.Approval
+	out.State = d.current(ns, a, time.Now())
+	return &out, Sender{ident.PrincipalID(a.AppliedBy), a.Authority}, nil
 }
 
 // undecided returns an approval that can still be decided about. d.mu is held.

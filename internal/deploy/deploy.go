@@ -100,9 +100,9 @@ type Config struct {
 	Approvals Bucket
 	// ApprovalDemanded reports whether a second principal has to approve what functions of a namespace gain.
 	ApprovalDemanded func(ns ident.Namespace) bool
-	// Sender returns who applies an app in ctx, as an approval keeps it.
-	Sender func(ctx context.Context) (Sender, error)
-	Logger *slog.Logger
+	// Authority returns what is kept of whoever applies an app in ctx, to ask later whether they still may.
+	Authority func(ctx context.Context) (string, error)
+	Logger    *slog.Logger
 }
 
 // Deployer keeps the apps of all namespaces. It is safe for concurrent use.

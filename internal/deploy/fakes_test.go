@@ -233,7 +233,7 @@ func (w *world) tryOpen(t testing.TB) (*deploy.Deployer, error) {
 		Apps: bucket{w}, Blobs: blobs{w}, Namespaces: namespaces{w}, Within: w.within, Engine: deploy.InProcess(newEngine(t)), Memory: 1 << 30,
 		End:       func(context.Context, ident.Namespace) (ident.Position, error) { return w.end, w.failEnd },
 		Approvals: pendingBucket{w}, ApprovalDemanded: func(ident.Namespace) bool { return w.approvals },
-		Sender: func(context.Context) (deploy.Sender, error) { return deploy.Sender{Authority: "as"}, nil },
+		Authority: func(context.Context) (string, error) { return "as", nil },
 	})
 }
 

@@ -56,7 +56,7 @@ func (a *API) approve(c *call) error {
 	if a.applying.Add(1) > maxApplying {
 		return overloaded()
 	}
-	then, by, err := a.deps.Guard.Absent(ctx, sender.ID, sender.Authority, access.Circumstances{IP: sender.Address, MutualTLS: sender.MutualTLS})
+	then, by, err := a.deps.Guard.Absent(ctx, sender.ID, sender.Authority)
 	if err == nil && by != nil {
 		err = a.deps.Guard.Authorize(then, by, policy.Deploy, policy.OfNamespace(c.ns))
 	}

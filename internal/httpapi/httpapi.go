@@ -57,7 +57,7 @@ type Guard interface {
 	MayGrant(ctx context.Context, p *access.Principal, ns ident.Namespace, fn ident.FunctionName, grants map[string]manifest.Grant) error
 	// MayApprove returns why p may not approve what sender applied, and Absent who that is, as far as they may still act.
 	MayApprove(ctx context.Context, p *access.Principal, ns ident.Namespace, sender ident.PrincipalID) error
-	Absent(ctx context.Context, id ident.PrincipalID, authority string, how access.Circumstances) (context.Context, *access.Principal, error)
+	Absent(ctx context.Context, id ident.PrincipalID, authority string) (context.Context, *access.Principal, error)
 	// Set returns the policies that it decides by, and Principals those it knows.
 	Set() *policy.Set
 	Principals() []policy.Principal
@@ -192,6 +192,8 @@ type Deps struct {
 	// Ready returns nil, or in a word that anybody may read why the server is not ready.
 	Ready   func() error
 	Metrics http.Handler
+	// Issuer is the server as an issuer.
+	Issuer Issuer
 	// Published returns what the server publishes as an issuer under a path, for everybody; nil is nothing.
 	Published func(path string) ([]byte, bool)
 	// Refused is told the code of each problem that is answered.

@@ -71,18 +71,13 @@ func (s *server) Ensure(ctx context.Context, ns ident.Namespace) error {
 // approvalDemanded reports whether a second principal has to approve what functions of ns gain.
 func (s *server) approvalDemanded(ns ident.Namespace) bool { return s.registry.Approvals(ns) }
 
-// sender returns on whose behalf an app is applied, as it is kept with what waits for an approval.
-func (s *server) sender(ctx context.Context) (out deploy.Sender, err error) {
+// sender returns what is kept of whoever applies an app, with what waits for an approval.
+func (s *server) sender(ctx context.Context) (string, error) {
 	p := access.PrincipalOf(ctx)
 	if p == nil {
-		return out, errors.New("nobody is known to have applied the app")
+		return "", errors.New("nobody is known to have applied the app")
 	}
-	out.ID = p.ID
-	if how, ok := access.CircumstancesOf(ctx); ok {
-		out.Address, out.MutualTLS = how.IP, how.MutualTLS
-	}
-	out.Authority, err = s.guard.Keep(ctx, p)
-	return out, err
+	return s.guard.Keep(ctx, p)
 }
 
 // mayHold returns a problem when the apps of a namespace may not hold so much.

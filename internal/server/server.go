@@ -285,7 +285,7 @@ func (s *server) openSpaces(ctx context.Context) error {
 		return err
 	}
 	s.deployer, err = deploy.New(ctx, deploy.Config{
-		Approvals: approvals, ApprovalDemanded: s.approvalDemanded, Sender: s.sender,
+		Approvals: approvals, ApprovalDemanded: s.approvalDemanded, Authority: s.sender,
 		Apps: apps, Blobs: blobs, Namespaces: s, Within: s.mayHold, Memory: s.cfg.Settings.Cells.Memory, Engine: s.cells.engine, End: s.spaces.end,
 		Grants: s.grants(), LastUsed: s.spaces.lastUsed, Logger: s.log, CheckSecrets: s.checkSecrets,
 	})
@@ -330,7 +330,7 @@ func (s *server) serve(ctx context.Context) error {
 	handler, err := httpapi.New(httpapi.Config{Limits: limits, Requests: settings.Limits.Requests}, httpapi.Deps{
 		Identifier: s.who, Guard: s.guard, Decisions: s.decisions, Policies: s.policies, Intake: s.spaces.intake, Deployer: s.deployer, Secrets: s.secrets, Rotate: s.rotator.Wake, Space: s.spaces.open,
 		Namespaces: s.namespaces(),
-		Status:     s.status, Ready: s.ready, Metrics: s.metrics.Handler(), Published: s.issuer.Published, Refused: s.metrics.Refused, Logger: s.log,
+		Status:     s.status, Ready: s.ready, Metrics: s.metrics.Handler(), Published: s.issuer.Published, Issuer: ownIssuer{s}, Refused: s.metrics.Refused, Logger: s.log,
 	})
 	if err != nil {
 		return err
