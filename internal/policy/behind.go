@@ -47,7 +47,7 @@ func (s *Set) within(q *Request, d Decision, alone bool) Decision {
 // nothing is in the way.
 func (s *Set) Behind(q Request) Decision { return s.behind(&q) }
 
-// behind knows nothing of how the caller's own request came: it is over, and the one that is asked about is the function's.
+// behind asks it with the circumstances in which the first event came, so a policy on them decides as it did then.
 func (s *Set) behind(q *Request) Decision {
 	cause := q.Context.Cause
 	switch {
@@ -62,6 +62,9 @@ func (s *Set) behind(q *Request) Decision {
 	}
 	own := Request{Principal: *cause.Principal, Action: q.Action, Resource: q.Resource, Context: q.Context, resource: q.resource}
 	own.Context.Cause = nil
+	if sent := cause.Sent; sent != nil {
+		own.Context.IP, own.Context.Now, own.Context.Transport = sent.IP, sent.Now, sent.Transport
+	}
 	return s.decide(&own, false)
 }
 

@@ -231,6 +231,8 @@ func (c *Context) record(parts ContextPart, cause types.Value) cedar.Record {
 	case TransportPlaintext, TransportTLS, TransportMutualTLS, TransportInternal:
 		m["tls"] = cedar.Boolean(c.Transport != TransportPlaintext)
 		m["mtls"] = cedar.Boolean(c.Transport == TransportMutualTLS)
+	case TransportUnkept:
+		m["tls"] = cedar.True
 	case TransportUnknown:
 	}
 	if parts&PartIP != 0 && c.IP.IsValid() {

@@ -52,7 +52,7 @@ type Set struct {
 }
 
 // transports are contexts by their Transport.
-type transports [TransportInternal + 1]cedar.Record
+type transports [TransportUnkept + 1]cedar.Record
 
 func newTransports() *transports {
 	var all transports
