@@ -23,11 +23,9 @@ func (g Grant) Bounds() []Bound {
 	}
 	switch {
 	case g.KV != nil:
-		ttl := span("ttl", g.KV.TTL)
-		if g.KV.TTL == 0 {
-			ttl = Bound{"ttl", "for ever", math.MaxInt64}
-		}
-		out = append(out, number("value_size", g.KV.ValueSize), number("quota", g.KV.Quota), ttl)
+		out = append(out, number("value_size", g.KV.ValueSize), number("quota", g.KV.Quota), kept(g.KV.TTL))
+	case g.Blob != nil:
+		out = append(out, number("object_size", g.Blob.ObjectSize), number("quota", g.Blob.Quota), kept(g.Blob.TTL))
 	case g.SQL != nil:
 		out = append(out, number("size", g.SQL.Size), number("connections", int64(g.SQL.Connections)), number("max_rows", int64(g.SQL.MaxRows)))
 	case g.Secret != nil:
@@ -39,3 +37,11 @@ func (g Grant) Bounds() []Bound {
 func number(name string, n int64) Bound { return Bound{name, strconv.FormatInt(n, 10), n} }
 
 func span(name string, d time.Duration) Bound { return Bound{name, d.String(), int64(d)} }
+
+// kept is how long something is kept, where 0 is for ever.
+func kept(d time.Duration) Bound {
+	if d == 0 {
+		return Bound{"ttl", "for ever", math.MaxInt64}
+	}
+	return span("ttl", d)
+}

@@ -23,6 +23,7 @@ func TestReachesTellsEverything(t *testing.T) {
 		}},
 		{"sql", manifest.SQLGrant{}, func(v any) manifest.Grant { g := v.(manifest.SQLGrant); return manifest.Grant{SQL: &g} }},
 		{"kv", manifest.KVGrant{}, func(v any) manifest.Grant { g := v.(manifest.KVGrant); return manifest.Grant{KV: &g} }},
+		{"blob", manifest.BlobGrant{}, func(v any) manifest.Grant { g := v.(manifest.BlobGrant); return manifest.Grant{Blob: &g} }},
 		{"secret", manifest.SecretGrant{}, func(v any) manifest.Grant { g := v.(manifest.SecretGrant); return manifest.Grant{Secret: &g} }},
 		{"invoke", manifest.InvokeGrant{}, func(v any) manifest.Grant { g := v.(manifest.InvokeGrant); return manifest.Grant{Invoke: &g} }},
 		{"identity", manifest.IdentityGrant{}, func(v any) manifest.Grant { g := v.(manifest.IdentityGrant); return manifest.Grant{Identity: &g} }},
