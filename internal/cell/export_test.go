@@ -1,5 +1,7 @@
 package cell
 
+import "bytes"
+
 // ReencodeTemplate parses b as a template without a base and encodes it again.
 func ReencodeTemplate(b []byte) ([]byte, error) {
 	t, err := parseTemplate(b, nil)
@@ -17,3 +19,6 @@ func RecodeEntry(b []byte) ([]byte, error) {
 	}
 	return e.encode()
 }
+
+// TemplateHas reports whether what f's events begin with, beside what all scripts do, has part.
+func TemplateHas(f *Function, part []byte) bool { return bytes.Contains(f.template.append(nil), part) }
