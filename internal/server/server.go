@@ -29,6 +29,7 @@ import (
 	"sallyport/internal/access"
 	"sallyport/internal/deploy"
 	"sallyport/internal/event"
+	"sallyport/internal/grant/blobgrant"
 	"sallyport/internal/grant/kvgrant"
 	"sallyport/internal/grant/sqlgrant"
 	"sallyport/internal/httpapi"
@@ -91,6 +92,7 @@ type server struct {
 	keys      *keyring.Keyring
 	databases *sqlgrant.Files
 	kv        *kvgrant.Kind
+	blobs     *blobgrant.Kind
 	cells     cells
 	deployer  *deploy.Deployer
 	guard     *access.Guard
@@ -165,6 +167,9 @@ func (s *server) open(ctx context.Context) error {
 	}
 	s.kv = kvgrant.New(kvgrant.Config{Open: s.kvBucket})
 	if err := s.openDatabases(); err != nil {
+		return err
+	}
+	if err := s.openBlobs(); err != nil {
 		return err
 	}
 	if err := s.openCells(ctx); err != nil {
@@ -324,7 +329,7 @@ func (s *server) serve(ctx context.Context) error {
 	handler, err := httpapi.New(httpapi.Config{Limits: limits, Requests: settings.Limits.Requests}, httpapi.Deps{
 		Identifier: s.who, Guard: s.guard, Decisions: s.decisions, Policies: s.policies, Intake: s.spaces.intake, Deployer: s.deployer, Secrets: s.secrets, Rotate: s.rotator.Wake, Space: s.spaces.open,
 		Namespaces: s.namespaces(),
-		Status:     s.status, Ready: s.ready, Metrics: s.metrics.Handler(), Published: s.issuer.Published, Refused: s.metrics.Refused, Logger: s.log,
+		Status:     s.status, Ready: s.ready, Metrics: s.metrics.Handler(), Published: s.issuer.Published, Issuer: ownIssuer{s}, Refused: s.metrics.Refused, Logger: s.log,
 	})
 	if err != nil {
 		return err
