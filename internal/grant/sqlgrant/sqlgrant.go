@@ -68,6 +68,8 @@ type database interface {
 	run(ctx context.Context, statements []statement, writes bool, answer *answer) error
 	// hidden is what must not be in an answer: the address with its password, which a server may repeat; nil is nothing.
 	hidden() *redact.Set
+	// rehearse returns why run would refuse the statements, as far as that can be told without running them.
+	rehearse(ctx context.Context, statements []statement, caller grant.Caller) error
 	Close() error
 }
 
