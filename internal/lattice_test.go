@@ -71,7 +71,7 @@ var lattice = map[string][]string{
 	"sdk/js":            {},
 	"internal/scaffold": {"internal/ident", "internal/problem", "sdk/js"},
 	// The command line checks and tests policies, and decides nothing for a server: decisions/0012.
-	"internal/cli":  {"api", "client", "internal/bundle", "internal/ident", "internal/login", "internal/manifest", "internal/narrow", "internal/outbound", "internal/policy", "internal/problem", "internal/scaffold", "internal/server"},
+	"internal/cli":  {"api", "client", "internal/bundle", "internal/ident", "internal/login", "internal/manifest", "internal/narrow", "internal/outbound", "internal/policy", "internal/problem", "internal/redact", "internal/scaffold", "internal/server"},
 	"cmd/sallyport": {"internal/cli"},
 
 	"internal/telemetry": {},

@@ -185,6 +185,8 @@ type Deps struct {
 	// Ready returns nil, or in a word that anybody may read why the server is not ready.
 	Ready   func() error
 	Metrics http.Handler
+	// Issuer is the server as an issuer.
+	Issuer Issuer
 	// Published returns what the server publishes as an issuer under a path, for everybody; nil is nothing.
 	Published func(path string) ([]byte, bool)
 	// Refused is told the code of each problem that is answered.
