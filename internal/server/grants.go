@@ -11,6 +11,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"sallyport/internal/grant"
+	"sallyport/internal/grant/blobgrant"
 	"sallyport/internal/grant/httpgrant"
 	"sallyport/internal/grant/identitygrant"
 	"sallyport/internal/grant/kvgrant"
@@ -18,6 +19,7 @@ import (
 	"sallyport/internal/grant/sqlgrant"
 	"sallyport/internal/grant/sqlgrant/sealedfile"
 	"sallyport/internal/ident"
+	"sallyport/internal/keyring"
 	"sallyport/internal/manifest"
 	"sallyport/internal/meter"
 	"sallyport/internal/problem"
@@ -31,6 +33,7 @@ func (s *server) grants() grant.Config {
 			manifest.KindSecret:   secretgrant.Kind{Secrets: s.secrets},
 			manifest.KindHTTP:     httpgrant.Kind{},
 			manifest.KindKV:       s.kv,
+			manifest.KindBlob:     s.blobs,
 			manifest.KindSQL:      sqlgrant.New(s.databases),
 			manifest.KindIdentity: identitygrant.Kind{Mint: s.mint},
 		},
@@ -38,6 +41,39 @@ func (s *server) grants() grant.Config {
 		Gate:    s.spaces,
 		Used:    s.spaces.usedGrant,
 		Logger:  s.log,
+	}
+}
+
+// blobsName is the folder of the content of blobs in the data directory; it has one folder for each namespace.
+const blobsName = "blobs"
+
+// blobBucketName returns what the store calls the names in a bucket of blobs; no namespace has a dot in its name.
+func blobBucketName(ns ident.Namespace, name string) string { return "blob-" + string(ns) + "." + name }
+
+// openBlobs opens the buckets of blobs: content in files of the data directory, names in the store, all of it sealed.
+func (s *server) openBlobs() (err error) {
+	s.blobs, err = blobgrant.New(blobgrant.Config{
+		Dir:   filepath.Join(s.dir, blobsName),
+		Space: s.engine.Room,
+		Admit: func(_ context.Context, ns ident.Namespace, n int64) error { return s.registry.Keep(ns, n) },
+		Open: func(ctx context.Context, ns ident.Namespace, name string) (blobgrant.Place, error) {
+			sealer, err := s.keys.Sealer(ctx, ns, "blob")
+			if err != nil {
+				return blobgrant.Place{}, err
+			}
+			bucket, err := s.engine.Bucket(ctx, blobBucketName(ns, name), sealer)
+			return blobgrant.Place{Names: bucket, Sealer: sealer, Hide: hider(sealer, name)}, err
+		},
+		Logger: s.log,
+	})
+	return err
+}
+
+// hider returns what makes of a key in a bucket a digest under the sealer's key.
+func hider(sealer *keyring.Sealer, bucket string) func(key string) string {
+	return func(key string) string {
+		digest := sealer.MACStrings(bucket, key)
+		return hex.EncodeToString(digest[:])
 	}
 }
 
@@ -54,11 +90,7 @@ func (s *server) kvBucket(ctx context.Context, ns ident.Namespace, name string) 
 		return nil, nil, err
 	}
 	bucket, err := s.engine.Bucket(ctx, kvBucketName(ns, name), sealer)
-	hide := func(key string) string {
-		digest := sealer.MACStrings(name, key)
-		return hex.EncodeToString(digest[:])
-	}
-	return bucket, hide, err
+	return bucket, hider(sealer, name), err
 }
 
 // openDatabases opens the SQLite databases of functions, sealed, in the data directory.

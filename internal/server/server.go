@@ -29,6 +29,7 @@ import (
 	"sallyport/internal/access"
 	"sallyport/internal/deploy"
 	"sallyport/internal/event"
+	"sallyport/internal/grant/blobgrant"
 	"sallyport/internal/grant/kvgrant"
 	"sallyport/internal/grant/sqlgrant"
 	"sallyport/internal/httpapi"
@@ -91,6 +92,7 @@ type server struct {
 	keys      *keyring.Keyring
 	databases *sqlgrant.Files
 	kv        *kvgrant.Kind
+	blobs     *blobgrant.Kind
 	cells     cells
 	deployer  *deploy.Deployer
 	guard     *access.Guard
@@ -165,6 +167,9 @@ func (s *server) open(ctx context.Context) error {
 	}
 	s.kv = kvgrant.New(kvgrant.Config{Open: s.kvBucket})
 	if err := s.openDatabases(); err != nil {
+		return err
+	}
+	if err := s.openBlobs(); err != nil {
 		return err
 	}
 	if err := s.openCells(ctx); err != nil {

@@ -104,6 +104,61 @@ export interface KVGrant<Value = any> extends Grant {
   }>;
 }
 
+/** What a grant of kind blob keeps: content under a name. A version is of one content of a name, and never used again. */
+export interface BlobInfo {
+  /** "sha256:" and 64 hexadecimal digits. */
+  digest: string;
+  size: number;
+  version: number;
+  /** RFC 3339. */
+  expires?: string;
+}
+
+/** An object, in parts, as it was when it was opened: when it is replaced meanwhile, the next part is rejected with `grant.blob_changed`. */
+export interface BlobStream extends AsyncGenerator<Uint8Array, void, void>, Readonly<BlobInfo> {}
+
+/** What of a grant of kind blob only reads. */
+export interface BlobReader extends Grant {
+  readonly kind: "blob";
+  /** The content, or a part of it, whole in memory; null when there is none of that name. */
+  get(name: string, options?: BlobRange): Promise<Uint8Array | null>;
+  /** The content, or a part of it, of any size; null when there is none of that name. */
+  stream(name: string, options?: BlobRange): Promise<BlobStream | null>;
+  stat(name: string): Promise<BlobInfo | null>;
+  list(options?: { prefix?: string; after?: string; limit?: number }): Promise<{ objects: (BlobInfo & { name: string })[]; after?: string }>;
+}
+
+/** A grant of kind blob: `const pictures: BlobGrant = ctx.grants.pictures`. */
+export interface BlobGrant extends BlobReader {
+  /**
+   * Stores content under a name, whole or not at all. What comes in parts may be of any size: `put("x", (async function* () { … yield bytes; … })())`.
+   * `version` is that of the object to be replaced, 0 for none; `digest` what the content must have; `ttl` is in seconds.
+   */
+  put(name: string, content: BlobPart | Iterable<BlobPart> | AsyncIterable<BlobPart>, options?: { ttl?: number; version?: number; digest?: string }): Promise<BlobInfo>;
+  delete(name: string, options?: { version?: number }): Promise<boolean>;
+}
+export type BlobPart = string | ArrayBufferView | ArrayBuffer;
+export interface BlobRange {
+  offset?: number;
+  length?: number;
+  /** Rejects with `grant.blob_changed` when the object has another. */
+  version?: number;
+}
+
+/** A grant of kind secret. */
+export interface SecretGrant extends Grant {
+  readonly kind: "secret";
+  /** The value: a text, or bytes when it is none. Ask again rather than keep it: it may be rotated. */
+  value(): Promise<string | Uint8Array>;
+}
+
+/** A grant of kind identity. */
+export interface IdentityGrant extends Grant {
+  readonly kind: "identity";
+  /** A token for the audience of the grant, and when it ends. */
+  token(): Promise<{ token: string; expires: string }>;
+}
+
 /** A grant of kind http: `const api: HttpGrant = ctx.grants.api`. */
 export interface HttpGrant extends Grant {
   readonly kind: "http";
