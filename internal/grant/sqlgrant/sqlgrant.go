@@ -64,6 +64,8 @@ func (k *Kind) Open(_ context.Context, o grant.Opening) (grant.Door, error) {
 // database runs statements: the one, or all in a transaction. Writes says whether it may change anything.
 type database interface {
 	run(ctx context.Context, statements []statement, writes bool, answer *answer) error
+	// rehearse returns why run would refuse the statements, as far as that can be told without running them.
+	rehearse(ctx context.Context, statements []statement, caller grant.Caller) error
 	Close() error
 }
 
