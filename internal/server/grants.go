@@ -23,11 +23,12 @@ import (
 	"sallyport/internal/manifest"
 	"sallyport/internal/meter"
 	"sallyport/internal/problem"
+	"sallyport/internal/redact"
 )
 
 // grants returns what the doors of functions are made of: the one place that says which kinds of grants this server has.
 func (s *server) grants() grant.Config {
-	return grant.Config{
+	cfg := grant.Config{
 		Kinds: grant.Registry{
 			manifest.KindInvoke:   grant.Invokes(s.spaces),
 			manifest.KindSecret:   secretgrant.Kind{Secrets: s.secrets},
@@ -42,6 +43,28 @@ func (s *server) grants() grant.Config {
 		Used:    s.spaces.usedGrant,
 		Logger:  s.log,
 	}
+	if d := s.cfg.Doubles; d != nil {
+		d.RedactBy(s.redactUse)
+		cfg.Stand = d
+		cfg.Used = func(u grant.Used) {
+			s.spaces.usedGrant(u)
+			d.Used(context.Background(), &u)
+		}
+	}
+	return cfg
+}
+
+// redactUse takes the secrets of a function out of what is recorded of its uses. What cannot be looked at is not recorded.
+func (s *server) redactUse(ctx context.Context, ns ident.Namespace, function ident.FunctionName, text []byte) []byte {
+	f, err := s.deployer.State(ns).Function(function)
+	if err == nil {
+		var set *redact.Set
+		if set, err = s.redactor(ns)(ctx, f); err == nil {
+			return set.JSON(text)
+		}
+	}
+	s.log.ErrorContext(ctx, "look up what is to be hidden of a use", "function", string(function), "error", err)
+	return []byte(`{}`)
 }
 
 // blobsName is the folder of the content of blobs in the data directory; it has one folder for each namespace.
@@ -112,6 +135,11 @@ func (s *server) openDatabases() (err error) {
 // MayUse implements grant.Gate.
 func (x *spaces) MayUse(ctx context.Context, q *grant.Question) error {
 	return x.intake.MayUse(ctx, q)
+}
+
+// MayInvoke implements grant.Invoker.
+func (x *spaces) MayInvoke(ctx context.Context, c *grant.Caller, function ident.FunctionName) error {
+	return x.intake.MayCall(ctx, c, function)
 }
 
 // InvokeFor implements grant.Invoker: the call is an event, whose outcome is waited for.
