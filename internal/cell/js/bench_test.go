@@ -29,7 +29,7 @@ func (h *host) Grants() []byte     { return nil }
 func (h *host) UseNow(context.Context, string, string, []byte) (uint32, js.Answer, bool) {
 	return 0, js.Answer{}, false
 }
-func (h *host) Waits() bool        { return false }
+func (h *host) Waits() bool { return false }
 func (h *host) Use(string, string, []byte, []byte) uint32 {
 	return 0
 }
