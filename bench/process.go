@@ -166,13 +166,19 @@ func (t tree) cpu() (time.Duration, error) {
 		if err != nil {
 			return 0, err
 		}
-		const utime, stime = 11, 12
-		if len(fields) <= stime {
+		const utime, cstime = 11, 14 // between them system time, and the user time of children that have ended
+		if len(fields) <= cstime {
 			return 0, errors.New("/proc/PID/stat is too short")
 		}
-		user, err1 := strconv.ParseInt(fields[utime], 10, 64)
-		system, err2 := strconv.ParseInt(fields[stime], 10, 64)
-		return user + system, errors.Join(err1, err2)
+		total := int64(0)
+		for _, text := range fields[utime : cstime+1] {
+			ticks, err := strconv.ParseInt(text, 10, 64)
+			if err != nil {
+				return 0, err
+			}
+			total += ticks
+		}
+		return total, nil
 	})
 	return time.Duration(ticks) * (time.Second / clockTicks), err
 }
