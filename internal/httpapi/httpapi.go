@@ -152,6 +152,8 @@ type Space struct {
 type Config struct {
 	Limits   event.Limits
 	Requests int // answered at the same time; those that wait are counted apart
+	// InvokeEvents lets an invocation be a whole event in structured mode. It is for tests of functions; no server has it.
+	InvokeEvents bool
 }
 
 // Validate reports every fault of c.

@@ -17,7 +17,13 @@ const (
 // DecideAlone decides without who is behind a function's request. With alone the answer stands; else it is an allow, and
 // only as far as who caused the request may do the same, which Decide asks as well. Who remembers decisions remembers
 // the two answers apart, because there are many callers.
-func (s *Set) DecideAlone(q Request) (d Decision, alone bool) { return s.half(&q, false) }
+func (s *Set) DecideAlone(q Request) (d Decision, alone bool) {
+	room := s.work.take()
+	room.request = q
+	d, alone = s.half(&room.request, false)
+	s.work.give(room)
+	return d, alone
+}
 
 // alone reports whether the answer to a question stands without who is behind it.
 func (s *selection) alone(q *Request, d *Decision) bool {
@@ -75,7 +81,7 @@ func (s *Set) MayGrant(q Request, ns ident.Namespace, function ident.FunctionNam
 	if !ok {
 		return Decision{}
 	}
-	d := s.judge(w, &selection{list: s.inScope(w, &q, nil)})
+	d := s.judge(w, &selection{list: s.inScope(&w.request, &q, nil)})
 	p, ok := q.passage(w, false)
 	if !ok || len(s.borders) == 0 {
 		return d
