@@ -123,6 +123,7 @@ func run(ctx context.Context, o options, stdout, stderr io.Writer) (err error) {
 		{"idle", measureIdle},
 		{"wall", measureWall},
 		{"fair", measureFair},
+		{"grants", measureGrants},
 		{"gate", measureGate},
 	}
 	taken := 0
