@@ -1,6 +1,9 @@
 package cell
 
-import "reflect"
+import (
+	"bytes"
+	"reflect"
+)
 
 // ReencodeTemplate parses b as a template without a base and encodes it again.
 func ReencodeTemplate(b []byte) ([]byte, error) {
@@ -19,6 +22,9 @@ func RecodeEntry(b []byte) ([]byte, error) {
 	}
 	return e.encode()
 }
+
+// TemplateHas reports whether what f's events begin with, beside what all scripts do, has part.
+func TemplateHas(f *Function, part []byte) bool { return bytes.Contains(f.template.append(nil), part) }
 
 // PlainResult parses text as a result in the usual form, and reports whether it has that and is then what it
 // is for decodeResult too.

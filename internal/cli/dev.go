@@ -190,6 +190,9 @@ func (s *session) withdraw() error {
 // may go to a file in the folder.
 func (s *session) apply(ctx context.Context, background *sync.WaitGroup) {
 	began := time.Now()
+	if err := refreshTypes(s.dir); err != nil {
+		s.app.say("write the types for editors: %v", err)
+	}
 	b, err := loadApp(s.dir)
 	var plan *api.Plan
 	if err == nil {

@@ -21,6 +21,7 @@ import (
 	"sallyport/internal/grant/sqlgrant/sqlvalue"
 	"sallyport/internal/manifest"
 	"sallyport/internal/problem"
+	"sallyport/internal/redact"
 )
 
 const (
@@ -190,6 +191,9 @@ func (l *lite) setUpOnce(text string) error {
 	}
 	return errors.Join(s.Exec(), s.Close())
 }
+
+// hidden is nothing: such a database has no password.
+func (*lite) hidden() *redact.Set { return nil }
 
 // run runs statements: one by itself, several in a transaction.
 func (l *lite) run(ctx context.Context, statements []statement, writes bool, out *answer) error {
