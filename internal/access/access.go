@@ -141,19 +141,6 @@ type Circumstances struct {
 	MutualTLS bool
 }
 
-type principalKey struct{}
-
-// WithPrincipal returns a context for what is done on behalf of p.
-func WithPrincipal(ctx context.Context, p *Principal) context.Context {
-	return context.WithValue(ctx, principalKey{}, p)
-}
-
-// PrincipalOf returns on whose behalf something is done, nil when nobody is known: that is denied everything.
-func PrincipalOf(ctx context.Context) *Principal {
-	p, _ := ctx.Value(principalKey{}).(*Principal)
-	return p
-}
-
 // ServerPrincipal returns the principal that the server itself is in a namespace, where it sends events and invokes functions for
 // what it does by itself.
 func ServerPrincipal(ns ident.Namespace, what string) *Principal {

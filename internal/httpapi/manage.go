@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"sallyport/api"
-	"sallyport/internal/access"
 	"sallyport/internal/deploy"
 	"sallyport/internal/ident"
 	"sallyport/internal/policy"
@@ -200,10 +199,21 @@ func (a *API) apply(c *call) error {
 	if err := readJSON(c.r, maxBundleBytes, &bundle); err != nil {
 		return err
 	}
-	plan, err := a.deps.Deployer.Apply(access.WithPrincipal(c.r.Context(), c.p), c.p.ID, c.ns, &bundle, dry, func(change deploy.Change) error {
+	var crossings []api.Crossing
+	plan, err := a.deps.Deployer.Apply(c.r.Context(), c.p.ID, c.ns, &bundle, dry, func(change deploy.Change) error {
+		set := a.deps.Guard.Set()
+		if s := change.Subscription; s != nil {
+			types, err := typesAbout(set, c.ns, a.deps.Deployer.State(c.ns))
+			if err != nil {
+				return err
+			}
+			types = append(types, ident.EventType(s.Filter.Type.String())) // it is in no app yet
+			crossings = append(crossings, barredDeliveries(set, c.ns, ident.SubscriptionName(change.Name), s.Filter.Type, s.Function, inOrder(types))...)
+		}
 		if change.Kind != "function" {
 			return nil
 		}
+		crossings = append(crossings, barredGrants(set, c.ns, ident.FunctionName(change.Name), 0, change.Grants)...)
 		// Who replaces the code of a function that is inside a perimeter acts inside by way of it.
 		err := a.deps.Guard.Cross(c.r.Context(), c.p, policy.Deploy, policy.Resource{Kind: policy.KindFunction, Namespace: c.ns, Name: change.Name})
 		if err != nil {
@@ -214,7 +224,14 @@ func (a *API) apply(c *call) error {
 	if err != nil {
 		return err
 	}
+	plan.Crossings = crossings
 	return answer(c, http.StatusOK, plan)
+}
+
+// inOrder sorts names, and leaves each in once.
+func inOrder[T cmp.Ordered](list []T) []T {
+	slices.Sort(list)
+	return slices.Compact(list)
 }
 
 // status answers with the server's state and the balance of each namespace that the caller may see.
