@@ -124,6 +124,7 @@ func writePlan(w io.Writer, p *api.Plan) {
 	}
 	columns(w, rows)
 	writeGrants(w, p.Grants)
+	writeCrossings(w, p.Crossings, false)
 	if p.Policies != nil && len(p.Policies.Created)+len(p.Policies.Updated)+len(p.Policies.Deleted) > 0 {
 		writePolicyPlan(w, p.Policies)
 	}

@@ -208,7 +208,7 @@ func (a *API) apply(c *call) error {
 				return err
 			}
 			types = append(types, ident.EventType(s.Filter.Type.String())) // it is in no app yet
-			crossings = append(crossings, barredDeliveries(set, c.ns, ident.SubscriptionName(change.Name), s.Filter.Type, s.Function, inOrder(types))...)
+			crossings = append(crossings, barredDeliveries(set, c.ns, ident.SubscriptionName(change.Name), s.Filter.Type.Match, s.Function, inOrder(types))...)
 		}
 		if change.Kind != "function" {
 			return nil

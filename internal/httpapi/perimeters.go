@@ -10,7 +10,6 @@ import (
 	"sallyport/api"
 	"sallyport/internal/access"
 	"sallyport/internal/deploy"
-	"sallyport/internal/filter"
 	"sallyport/internal/ident"
 	"sallyport/internal/manifest"
 	"sallyport/internal/policy"
@@ -142,7 +141,7 @@ func (a *API) declared(set *policy.Set, ns ident.Namespace) ([]api.Crossing, err
 	var out []api.Crossing
 	for _, name := range slices.Sorted(maps.Keys(state.Subscriptions)) {
 		sub := state.Subscriptions[name]
-		out = append(out, barredDeliveries(set, ns, name, sub.Filter.Type, sub.Function.Name, types)...)
+		out = append(out, barredDeliveries(set, ns, name, sub.Filter.Type.Match, sub.Function.Name, types)...)
 	}
 	for _, name := range slices.Sorted(maps.Keys(state.Functions)) {
 		out = append(out, barredGrants(set, ns, name, state.Functions[name].Revision, state.Functions[name].Grants)...)
@@ -151,9 +150,9 @@ func (a *API) declared(set *policy.Set, ns ident.Namespace) ([]api.Crossing, err
 }
 
 // barredDeliveries returns the deliveries of a subscription that perimeters deny, or in dry-run would.
-func barredDeliveries(set *policy.Set, ns ident.Namespace, name ident.SubscriptionName, types filter.Pattern, to ident.FunctionName, known []ident.EventType) (out []api.Crossing) {
+func barredDeliveries(set *policy.Set, ns ident.Namespace, name ident.SubscriptionName, match func(string) bool, to ident.FunctionName, known []ident.EventType) (out []api.Crossing) {
 	for _, t := range known {
-		if !types.Match(string(t)) {
+		if !match(string(t)) {
 			continue
 		}
 		for _, v := range set.ExplainDelivery(ns, t, to) {
