@@ -679,6 +679,28 @@ type TokenList struct {
 	Tokens []Token `json:"tokens"`
 }
 
+// Issuer is the issuer of identity tokens for functions.
+type Issuer struct {
+	URL  string      `json:"url,omitempty"` // without one, functions get no tokens
+	Keys []IssuerKey `json:"keys"`          // the oldest first
+	// Revoked are the ids of the keys that this request ended.
+	Revoked []string `json:"revoked,omitempty"`
+}
+
+// IssuerRotation asks for a new key of the issuer.
+type IssuerRotation struct {
+	// RevokeOld ends all keys that there are, at once.
+	RevokeOld bool `json:"revoke_old,omitempty"`
+}
+
+// IssuerKey is a key that the issuer publishes.
+type IssuerKey struct {
+	ID      string     `json:"id"`
+	State   string     `json:"state"` // "next", "signs" or "expires"
+	Created time.Time  `json:"created"`
+	Until   *time.Time `json:"until,omitempty"`
+}
+
 // Status is the state of the server and of the namespaces the caller may see.
 type Status struct {
 	Version  string      `json:"version"`

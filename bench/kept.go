@@ -188,11 +188,11 @@ func runBareCalls(ctx context.Context, args []string) (err error) {
 	if err != nil {
 		return err
 	}
-	bare, err := bareScript(ctx, guestUnderTest{spec: cell.Spec{Name: "f.js", Kind: api.ModuleScript, Code: []byte(benchScript)}, event: envelope()})
+	bare, err := bareScript(ctx, guestUnderTest{spec: cell.Spec{Name: "f.js", Kind: api.ModuleScript, Code: []byte(benchScript)}, event: envelope()}, nothing)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, bare.runtime.Close(ctx)) }()
+	defer func() { err = errors.Join(err, bare.close(ctx)) }()
 	var s sample
 	for s.Wall < duration {
 		if err := bare.renew(ctx); err != nil {

@@ -45,7 +45,7 @@ func (a *app) functionCommand() *cobra.Command {
 			})
 		}),
 	}
-	return group("function", "Look at functions", list, get, a.statsCommand())
+	return group("function", "Look at functions, and test them", list, get, a.statsCommand(), a.functionTest(), a.typesCommand())
 }
 
 func (a *app) subscriptionCommand() *cobra.Command {

@@ -18,6 +18,7 @@ import (
 	"sallyport/client"
 	"sallyport/internal/cli/dotenv"
 	"sallyport/internal/ident"
+	"sallyport/internal/redact"
 )
 
 // maxSecretInput bounds what is read for a value; the server takes 64 KiB.
@@ -68,6 +69,9 @@ it, unless --raw is given. With --canary the server makes a decoy instead and sh
 				n = s.Pending
 			}
 			a.say("secret %s has version %d, %d bytes; its value is not shown again", clean(s.Name), n, len(value))
+			if len(value) < redact.MinLength {
+				a.say("warning: a value under %d bytes is not taken out of what a function logs and answers", redact.MinLength)
+			}
 			return a.show(s, func(w io.Writer) { fmt.Fprintln(w, n) })
 		}),
 	}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"mime"
@@ -158,11 +159,21 @@ func (f *sendFlags) addData(a *app, e map[string]any) error {
 		e["data_base64"] = base64.StdEncoding.EncodeToString(data)
 		return nil
 	}
-	if !jsontext.Value(data).IsValid(jsontext.AllowDuplicateNames(true)) {
-		return usage("the data is not JSON; name its --content-type if it is not meant to be")
+	if err := checkSyntax(data); err != nil {
+		return usage("the data is not JSON: %w; name its --content-type if it is not meant to be", err)
 	}
 	e["data"] = jsontext.Value(data)
 	return nil
+}
+
+// checkSyntax says where data stops to be JSON. Whether it is JSON that an event may hold is for the server to say.
+func checkSyntax(data []byte) error {
+	v := jsontext.Value(bytes.Clone(data))
+	err := v.Compact(jsontext.AllowInvalidUTF8(false))
+	if bad, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
+		return fmt.Errorf("%w at byte %d", bad.Err, bad.ByteOffset)
+	}
+	return err
 }
 
 // isJSON reports whether a content type is of JSON, as CloudEvents defines it.

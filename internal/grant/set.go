@@ -44,6 +44,10 @@ type Used struct {
 	Took time.Duration
 	// In and Out are the bytes of the request and of the reply, with their bodies.
 	In, Out int64
+	// Call and Reply are the use itself, and Err why it failed. They are valid during the call that tells of them, and hold data.
+	Call  *Call
+	Reply Reply
+	Err   error
 }
 
 // Config says what Sets work with. Zero parts are not there: without a Gate, nothing may be used.
@@ -52,7 +56,9 @@ type Config struct {
 	Gate    Gate
 	Secrets Secrets
 	// Used is told of each use; it is called by many goroutines and should be quick.
-	Used   func(Used)
+	Used func(Used)
+	// Stand, when set, answers in place of what is behind the doors. No server has one.
+	Stand  Stand
 	Logger *slog.Logger
 }
 
@@ -121,11 +127,11 @@ func (s *Set) Use(ctx context.Context, call Call, name string) (Reply, error) {
 	reply, err := s.use(ctx, g, &call)
 	used := Used{
 		Caller: call.Caller, Kind: g.grant.Kind(), Op: call.Op, Took: time.Since(began),
-		In: int64(len(call.Request) + len(call.Body)), Out: int64(len(reply.JSON) + len(reply.Body)),
+		In: int64(len(call.Request) + len(call.Body)), Out: int64(len(reply.JSON) + len(reply.Body)), Call: &call, Reply: reply,
 	}
 	if err != nil {
 		err = s.explain(ctx, g, &call, err)
-		used.Code = problem.From(err).Code
+		used.Code, used.Err = problem.From(err).Code, err
 	}
 	if s.cfg.Used != nil {
 		s.cfg.Used(used)
@@ -230,6 +236,12 @@ func (s *Set) do(ctx context.Context, g *gated, call *Call) (reply Reply, err er
 	door, err := s.open(ctx, g)
 	if err != nil {
 		return Reply{}, err
+	}
+	if s.cfg.Stand != nil && s.cfg.Stand.Takes(&call.Caller) {
+		reply, carryOut, err := rehearse(ctx, door, call, s.cfg.Stand)
+		if err != nil || !carryOut {
+			return reply, err
+		}
 	}
 	return door.Do(ctx, call)
 }

@@ -152,6 +152,8 @@ type Space struct {
 type Config struct {
 	Limits   event.Limits
 	Requests int // answered at the same time; those that wait are counted apart
+	// InvokeEvents lets an invocation be a whole event in structured mode. It is for tests of functions; no server has it.
+	InvokeEvents bool
 }
 
 // Validate reports every fault of c.
@@ -185,6 +187,8 @@ type Deps struct {
 	// Ready returns nil, or in a word that anybody may read why the server is not ready.
 	Ready   func() error
 	Metrics http.Handler
+	// Issuer is the server as an issuer.
+	Issuer Issuer
 	// Published returns what the server publishes as an issuer under a path, for everybody; nil is nothing.
 	Published func(path string) ([]byte, bool)
 	// Refused is told the code of each problem that is answered.

@@ -203,7 +203,7 @@ func TestSchemas(t *testing.T) {
 		api.PerimeterTest{}, api.Crossing{}, api.Subscription{}, api.Filter{}, api.Retry{}, api.SubscriptionList{},
 		api.Secret{}, api.SecretList{}, api.SecretVersion{}, api.SecretVersionList{}, api.SecretUse{}, api.SecretUseList{}, api.SecretVersionRequest{},
 		api.SecretLinkRequest{}, api.SecretCanaryRequest{}, api.SecretCanary{}, api.SecretRotationRequest{}, api.SecretRotation{},
-		api.LogLine{}, api.TokenRequest{}, api.Token{}, api.TokenList{}, api.Status{}, api.CellStatus{}, api.IssuerStatus{}, api.RevocationStatus{}, api.Wall{}, api.NamespaceStatus{},
+		api.LogLine{}, api.TokenRequest{}, api.Token{}, api.TokenList{}, api.Status{}, api.CellStatus{}, api.IssuerStatus{}, api.Issuer{}, api.IssuerKey{}, api.IssuerRotation{}, api.RevocationStatus{}, api.Wall{}, api.NamespaceStatus{},
 		api.Namespace{}, api.NamespaceList{}, api.NamespaceRequest{}, api.NamespaceUpdate{}, api.NamespaceDeleted{},
 	}
 	left := maps.Clone(d.Components.Schemas)
@@ -272,6 +272,7 @@ func TestAnswers(t *testing.T) {
 		"setSecret": "hunter2", "plantCanary": `{"like":"aws"}`, "linkSecret": `{"reference":"vault:kv/shop/a#b"}`, "promoteSecret": `{"version":1}`,
 		"disableSecret": `{"version":1}`, "destroySecret": `{"version":1}`, "rotateSecret": `{"function":"price","every":"24h"}`,
 		"applyPoliciesOnServer": `{"files":{"perimeters.toml":"[perimeters.cards]\nevent_types = [\"shop/card.*\"]"}}`,
+		"rotateIssuer":          `{"revoke_old":true}`,
 		"createNamespace":       `{"name":"new"}`, "updateNamespace": `{"owners":["user:ann"],"quotas":{"functions":5}}`,
 	}
 	ids := map[string]string{"getEvent": "e-1?data=true&wait=1s", "getDeadLetter": "l-1?data=true", "revokeToken": tok.ID}

@@ -349,8 +349,16 @@ func (a *API) question(c *call) (q policy.Request, err error) {
 		}
 		q.Context.Event = e
 	}
-	q.Context.Cause, err = c.cause(known)
-	return q, err
+	if q.Context.Cause, err = c.cause(known); err != nil || q.Context.Cause == nil || q.Principal.Kind != policy.KindFunction {
+		return q, err
+	}
+	// No function asks by a network: address, mtls and at are those of the request by which the first event came.
+	sent := policy.Sent{IP: q.Context.IP, Now: q.Context.Now, Transport: q.Context.Transport}
+	if sent.Transport == policy.TransportInternal {
+		sent.Transport = policy.TransportTLS
+	}
+	q.Context.Cause.Sent, q.Context.IP, q.Context.Now, q.Context.Transport = &sent, netip.Addr{}, time.Now(), policy.TransportInternal
+	return q, nil
 }
 
 // cause reads who is behind what a function asks; nil when nobody is named.

@@ -102,6 +102,8 @@ func routes() []route {
 		{method: "POST", path: "/v1/tokens", serve: (*API).createToken},
 		{method: "GET", path: "/v1/tokens", serve: (*API).listTokens},
 		{method: "DELETE", path: "/v1/tokens/{id}", serve: (*API).revokeToken},
+		{method: "GET", path: "/v1/issuer", action: policy.ReadStatus, serve: (*API).getIssuer},
+		{method: "POST", path: "/v1/issuer/rotate", action: policy.RotateIssuer, serve: (*API).rotateIssuer},
 		{method: "GET", path: "/v1/status", serve: (*API).status},
 		{method: "GET", path: "/metrics", action: policy.ReadMetrics, serve: (*API).metrics},
 	}

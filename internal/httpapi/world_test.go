@@ -155,6 +155,7 @@ func newWorldOf(t testing.TB, cfg httpapi.Config) *world {
 		},
 		Ready:   func() error { return w.ready },
 		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "metric 1\n") }),
+		Issuer:  issuer{},
 		Published: func(path string) ([]byte, bool) {
 			text, ok := map[string]string{"/.well-known/openid-configuration": `{"issuer":"https://x"}`, "/.well-known/jwks.json": `{"keys":[]}`}[path]
 			return []byte(text), ok
@@ -180,6 +181,22 @@ func (w *world) token(t testing.TB, req api.TokenRequest) string {
 		t.Fatal(err)
 	}
 	return tok.Text
+}
+
+// issuer has one key, and one that it ends.
+type issuer struct{}
+
+func (issuer) Status() *api.Issuer {
+	until := time.Unix(9, 0).UTC()
+	return &api.Issuer{URL: "https://x", Keys: []api.IssuerKey{{ID: "k", State: "signs", Created: time.Unix(5, 0).UTC(), Until: &until}}}
+}
+
+func (i issuer) Rotate(_ context.Context, how api.IssuerRotation) (*api.Issuer, error) {
+	out := i.Status()
+	if how.RevokeOld {
+		out.Revoked = []string{"j"}
+	}
+	return out, nil
 }
 
 // statement is a meter in which one function ran twice.

@@ -25,19 +25,18 @@ func (g Grant) Reaches() []string {
 		out = g.SQL.reaches()
 	case g.KV != nil:
 		out = g.KV.reaches()
+	case g.Blob != nil:
+		out = g.Blob.reaches()
 	case g.Secret != nil:
 		out = g.Secret.reaches()
 	case g.Invoke != nil:
 		out = []string{"invoke function " + string(g.Invoke.Function)}
 	case g.Identity != nil:
 		out = []string{"identity for " + g.Identity.Audience}
-	case g.Kind() == KindPublish:
+	default:
 		for _, t := range g.Publish {
 			out = append(out, "publish "+string(t))
 		}
-	default:
-		// Whatever is said of it: a change of any of it is a gain and a loss.
-		out = []string{g.Kind() + " " + described(g.Blob)}
 	}
 	for i := range out {
 		if len(out[i]) > maxReach {

@@ -26,6 +26,8 @@ func (g Grant) Targets() string {
 		}
 	case g.KV != nil:
 		out = []string{"kv:" + g.KV.Bucket}
+	case g.Blob != nil:
+		out = []string{"blob:" + g.Blob.Bucket}
 	case g.Identity != nil:
 		out = []string{"audience:" + g.Identity.Audience}
 	case g.Secret != nil, g.Invoke != nil, g.Kind() == KindPublish:

@@ -159,6 +159,7 @@ func TestGuardRails(t *testing.T) {
 		{"caused by a function", policy.Request{Principal: token(policy.Operator, ""), Action: policy.ManagePolicies, Resource: policy.OfNamespace("a"), Context: caused}, "!no-self-granting"},
 		{"function makes policies", policy.Request{Principal: price, Action: policy.ManagePolicies, Resource: policy.OfNamespace("a")}, "!"},
 		{"function elsewhere", policy.Request{Principal: price, Action: policy.Publish, Resource: eventType("b", "x")}, "!namespace-border"},
+		{"user rotates the issuer", policy.Request{Principal: user("ann"), Action: policy.RotateIssuer, Resource: policy.OfServer()}, "!server-operator"},
 		{"user makes perimeters", policy.Request{Principal: user("ann"), Action: policy.ManagePerimeters, Resource: policy.OfServer()}, "!server-operator"},
 		{"developer of all makes namespaces", policy.Request{Principal: token(policy.Developer, ""), Action: policy.ManageNamespaces, Resource: policy.OfServer()}, "!server-operator"},
 		{"user makes the server's policies", policy.Request{Principal: user("ann"), Action: policy.ManagePolicies, Resource: policy.OfServer()}, "!server-operator"},

@@ -275,6 +275,8 @@ type compiled struct {
 	// body is policy without its scope: the index finds exactly those whose scope a request is in, so that it need not
 	// be evaluated again.
 	body *cedar.Policy
+	// quick are the conditions in their quick form, and quickLoose those of loose.
+	quick, quickLoose []quickTest
 	// permit, principal and so on are parts of the policy, for the index and the analyses.
 	permit bool
 	// own says that a function that it permits something acts on its own authority.
@@ -301,5 +303,9 @@ func compile(id string, s *statement, p *cedar.Policy) *compiled {
 	body.Principal, body.Action, body.Resource = xast.ScopeTypeAll{}, xast.ScopeTypeAll{}, xast.ScopeTypeAll{}
 	c.body = cedar.NewPolicyFromAST((*ast.Policy)(&body))
 	c.loose = loosen(c, &body)
+	c.quick = quickTests(tree)
+	if c.loose != nil {
+		c.quickLoose = quickTests((*xast.Policy)(c.loose.AST()))
+	}
 	return c
 }

@@ -32,7 +32,7 @@ var preludeSources embed.FS
 // expression: a function of the host's functions and of an object in which the parts leave what others
 // need of them.
 func preludeParts() []string {
-	return []string{"base", "timers", "encoding", "events", "clone", "url", "crypto", "console", "grants", "fetch", "room", "main"}
+	return []string{"base", "timers", "encoding", "events", "clone", "url", "crypto", "console", "grants", "fetch", "blob", "room", "main"}
 }
 
 // Code returns the WebAssembly module in which scripts run. It must not be changed.

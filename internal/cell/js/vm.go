@@ -452,8 +452,16 @@ func (vm *VM) answered(ctx context.Context, a Answer) error {
 			return err
 		}
 	}
-	_, err = vm.apply(ctx, vm.state.answer, vm.integer(number), text, body)
-	return err
+	if _, err = vm.apply(ctx, vm.state.answer, vm.integer(number), text, body); err != nil {
+		return err
+	}
+	// Elsewhere nothing is freed that the host has made: an event's memory goes as a whole. But a function may take answers without end.
+	for _, v := range []value{text, body} {
+		if _, err := vm.call(ctx, fnFreeValue, uint64(vm.state.context), uint64(v)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // newBytes returns p as a Uint8Array of the script.

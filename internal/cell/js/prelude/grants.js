@@ -12,6 +12,7 @@
   const { isView } = ArrayBuffer;
   const character = String.fromCharCode;
   const toBase64 = btoa;
+  const fromBase64 = Uint8Array.fromBase64.bind(Uint8Array);
   const begun = { __proto__: null }; // by number: what settles the promise
 
   // GrantError is the reason of a use that failed.
@@ -111,10 +112,14 @@
     };
   };
 
+  // A secret is a text, or bytes when it is none.
+  const secretOf = ({ value = "", base64 }) => base64 === undefined ? value : fromBase64(base64);
+
   // What each kind has, besides call: an object without a prototype, of the use of this grant.
   const kinds = {
     __proto__: null,
     invoke: (use) => ({ __proto__: null, invoke: (data) => use("invoke", { data }, undefined, valueOf) }),
+    secret: (use) => ({ __proto__: null, value: () => use("value", {}, undefined, secretOf) }),
     identity: (use) => ({ __proto__: null, token: () => use("token", {}, undefined, valueOf) }),
     sql,
     kv,
