@@ -103,6 +103,8 @@ type Guard struct {
 	known   answers
 	record  *Decisions // nil: nothing is recorded
 	callers *Callers   // nil: nothing is kept
+	// ownIssuer returns the URL of this server as an issuer; nil is none.
+	ownIssuer func() string
 }
 
 // policies is a set of policies, and the number of sets there were before it.
@@ -139,6 +141,19 @@ type Circumstances struct {
 	IP netip.Addr
 	// MutualTLS says that the client showed a certificate that was accepted.
 	MutualTLS bool
+}
+
+type principalKey struct{}
+
+// WithPrincipal returns a context for what is done on behalf of p.
+func WithPrincipal(ctx context.Context, p *Principal) context.Context {
+	return context.WithValue(ctx, principalKey{}, p)
+}
+
+// PrincipalOf returns on whose behalf something is done, nil when nobody is known: that is denied everything.
+func PrincipalOf(ctx context.Context) *Principal {
+	p, _ := ctx.Value(principalKey{}).(*Principal)
+	return p
 }
 
 // ServerPrincipal returns the principal that the server itself is in a namespace, where it sends events and invokes functions for

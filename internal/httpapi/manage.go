@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"sallyport/api"
+	"sallyport/internal/access"
 	"sallyport/internal/deploy"
 	"sallyport/internal/ident"
 	"sallyport/internal/policy"
@@ -200,32 +201,52 @@ func (a *API) apply(c *call) error {
 		return err
 	}
 	var crossings []api.Crossing
-	plan, err := a.deps.Deployer.Apply(c.r.Context(), c.p.ID, c.ns, &bundle, dry, func(change deploy.Change) error {
-		set := a.deps.Guard.Set()
-		if s := change.Subscription; s != nil {
-			types, err := typesAbout(set, c.ns, a.deps.Deployer.State(c.ns))
-			if err != nil {
-				return err
-			}
-			types = append(types, ident.EventType(s.Filter.Type.String())) // it is in no app yet
-			crossings = append(crossings, barredDeliveries(set, c.ns, ident.SubscriptionName(change.Name), s.Filter.Type.Match, s.Function, inOrder(types))...)
-		}
-		if change.Kind != "function" {
-			return nil
-		}
-		crossings = append(crossings, barredGrants(set, c.ns, ident.FunctionName(change.Name), 0, change.Grants)...)
-		// Who replaces the code of a function that is inside a perimeter acts inside by way of it.
-		err := a.deps.Guard.Cross(c.r.Context(), c.p, policy.Deploy, policy.Resource{Kind: policy.KindFunction, Namespace: c.ns, Name: change.Name})
+	plan, err := a.deps.Deployer.Apply(access.WithPrincipal(c.r.Context(), c.p), c.p.ID, c.ns, &bundle, dry, func(change deploy.Change) error {
+		barred, err := a.barred(c.ns, change)
 		if err != nil {
 			return err
 		}
-		return a.deps.Guard.MayGrant(c.r.Context(), c.p, c.ns, ident.FunctionName(change.Name), change.Grants)
+		crossings = append(crossings, barred...)
+		return a.mayChange(c.r.Context(), c.p, c.ns, change)
 	})
 	if err != nil {
 		return err
 	}
 	plan.Crossings = crossings
-	return answer(c, http.StatusOK, plan)
+	status := http.StatusOK
+	if plan.Approval != nil {
+		status = http.StatusAccepted
+	}
+	return answer(c, status, plan)
+}
+
+// barred returns what a change of an app is for, and a perimeter denies or in dry-run would.
+func (a *API) barred(ns ident.Namespace, change deploy.Change) ([]api.Crossing, error) {
+	set := a.deps.Guard.Set()
+	if sub := change.Subscription; sub != nil {
+		types, err := typesAbout(set, ns, a.deps.Deployer.State(ns))
+		if err != nil {
+			return nil, err
+		}
+		types = append(types, ident.EventType(cmp.Or(sub.Filter.Type.String(), "*"))) // it is in no app yet
+		return barredDeliveries(set, ns, ident.SubscriptionName(change.Name), sub.Filter.Type.Match, sub.Function, inOrder(types)), nil
+	}
+	if change.Kind != "function" {
+		return nil, nil
+	}
+	return barredGrants(set, ns, ident.FunctionName(change.Name), 0, change.Grants), nil
+}
+
+// mayChange returns why p may not make a change of an app.
+func (a *API) mayChange(ctx context.Context, p *access.Principal, ns ident.Namespace, change deploy.Change) error {
+	if change.Kind != "function" {
+		return nil
+	}
+	// Who replaces the code of a function that is inside a perimeter acts inside by way of it.
+	if err := a.deps.Guard.Cross(ctx, p, policy.Deploy, policy.Resource{Kind: policy.KindFunction, Namespace: ns, Name: change.Name}); err != nil {
+		return err
+	}
+	return a.deps.Guard.MayGrant(ctx, p, ns, ident.FunctionName(change.Name), change.Grants)
 }
 
 // inOrder sorts names, and leaves each in once.
