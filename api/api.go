@@ -298,6 +298,24 @@ type Usage struct {
 	Until time.Time   `json:"until"`
 	Lines []UsageLine `json:"lines"` // most processor time first
 	Total UsageLine   `json:"total"`
+	// Grants are those that were used. They are counted by whole days (UTC).
+	Grants []GrantUsage `json:"grants"`
+}
+
+// GrantUsage is what a function used one of its grants for. Durations are seconds, sizes bytes.
+type GrantUsage struct {
+	Function string `json:"function"`
+	Grant    string `json:"grant"`
+	Kind     string `json:"kind"`
+	Uses     int64  `json:"uses"`
+	Failed   int64  `json:"failed"` // with those that were denied
+	Denied   int64  `json:"denied"`
+	BytesIn  int64  `json:"bytes_in"`  // of requests
+	BytesOut int64  `json:"bytes_out"` // of replies
+	// P50 and P99 are exact to a factor of 2.
+	P50      float64   `json:"p50_seconds"`
+	P99      float64   `json:"p99_seconds"`
+	LastUsed time.Time `json:"last_used"`
 }
 
 // UsageLine is one line of a statement of usage. Durations are seconds, sizes bytes.
