@@ -461,6 +461,7 @@ type space struct {
 
 func newSpace(ns ident.Namespace) *space {
 	f := &deploy.Function{Name: "price", App: "app", Revision: 1, Kind: "javascript", Digest: "d", By: "token:1", Publishes: []ident.EventType{"order.priced"}}
+	f.Grants = map[string]manifest.Grant{"out": {Publish: f.Publishes}}
 	return &space{
 		state: &deploy.State{
 			Functions:     map[ident.FunctionName]*deploy.Function{"price": f},
