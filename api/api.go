@@ -209,6 +209,12 @@ type Plan struct {
 	Applied bool          `json:"applied"`
 	// Policies is what the app's policies change, of an app that has some.
 	Policies *PolicyPlan `json:"policies,omitzero"`
+	// NeedsApproval says that functions gain something, which somebody else has to approve in this namespace; Approval is what waits
+	// for that, of an app that was applied.
+	NeedsApproval bool      `json:"needs_approval,omitzero"`
+	Approval      *Approval `json:"approval,omitzero"`
+	// Supersedes is the approval of an apply before, which nobody can give any more because of this one.
+	Supersedes string `json:"supersedes,omitempty"`
 }
 
 // GrantChange is what becomes of one grant of a function.
@@ -262,6 +268,8 @@ type Function struct {
 	Grants       []Grant   `json:"grants,omitempty"`
 	Deployed     time.Time `json:"deployed"`
 	By           string    `json:"deployed_by"`
+	// Approval is of what it gained last, when somebody had to approve that.
+	Approval *FunctionApproval `json:"approval,omitzero"`
 }
 
 // Grant is a named authority of a function. The limits of a publish grant are 0: it has none.
@@ -413,6 +421,8 @@ type PolicyExplanation struct {
 	DryRun  []string `json:"dry_run,omitempty"`
 	// Perimeters are those whose border it crosses.
 	Perimeters []PerimeterVerdict `json:"perimeters,omitempty"`
+	// Approval is of what the function gained last that the question is about, when somebody had to approve that.
+	Approval *FunctionApproval `json:"approval,omitzero"`
 }
 
 // PerimeterVerdict says what one perimeter makes of a question that crosses its border.
@@ -774,6 +784,8 @@ type Namespace struct {
 	Owners []string `json:"owners"`
 	// Policies is what its policies began with: "roles", or "none".
 	Policies string `json:"policies"`
+	// Approvals is "gains" when a second principal has to approve what functions gain, or "none".
+	Approvals string `json:"approvals"`
 	// Quotas are by name; one that is not there does not bound. Use is what of each could be used, bounded or not.
 	Quotas    map[string]int64 `json:"quotas"`
 	Use       map[string]int64 `json:"use,omitempty"`
@@ -786,19 +798,21 @@ type NamespaceList struct {
 	Namespaces []Namespace `json:"namespaces"`
 }
 
-// NamespaceRequest asks for a namespace. Policies is "roles" when it is empty.
+// NamespaceRequest asks for a namespace. Policies is "roles" when it is empty, and Approvals "none".
 type NamespaceRequest struct {
-	Name     string           `json:"name"`
-	Owners   []string         `json:"owners,omitempty"`
-	Policies string           `json:"policies,omitempty"`
-	Quotas   map[string]int64 `json:"quotas,omitempty"`
+	Name      string           `json:"name"`
+	Owners    []string         `json:"owners,omitempty"`
+	Policies  string           `json:"policies,omitempty"`
+	Approvals string           `json:"approvals,omitempty"`
+	Quotas    map[string]int64 `json:"quotas,omitempty"`
 }
 
 // NamespaceUpdate changes a namespace: what is absent stays. A quota of 0 ends it.
 type NamespaceUpdate struct {
-	Owners   *[]string        `json:"owners,omitempty"`
-	Policies string           `json:"policies,omitempty"`
-	Quotas   map[string]int64 `json:"quotas,omitempty"`
+	Owners    *[]string        `json:"owners,omitempty"`
+	Policies  string           `json:"policies,omitempty"`
+	Approvals string           `json:"approvals,omitempty"`
+	Quotas    map[string]int64 `json:"quotas,omitempty"`
 }
 
 // NamespaceDeleted is the last balance of a namespace that was deleted: Accepted = Done + Dead + Pending. Pending events are

@@ -103,6 +103,8 @@ type Guard struct {
 	known   answers
 	record  *Decisions // nil: nothing is recorded
 	callers *Callers   // nil: nothing is kept
+	// ownIssuer returns the URL of this server as an issuer; nil is none.
+	ownIssuer func() string
 }
 
 // policies is a set of policies, and the number of sets there were before it.

@@ -41,7 +41,7 @@ func (a *app) functionCommand() *cobra.Command {
 			return a.show(f, func(w io.Writer) {
 				fields(w, "name", f.Name, "app", f.App, "revision", fmt.Sprint(f.Revision), "kind", f.Kind, "digest", f.Digest,
 					"memory", size(f.Memory), "timeout", f.Timeout, "min instances", fmt.Sprint(f.MinInstances), "publishes", strings.Join(f.Publishes, ", "),
-					"deployed", stamp(f.Deployed), "by", f.By)
+					"deployed", stamp(f.Deployed), "by", f.By, "approval", approvedText(f.Approval))
 			})
 		}),
 	}

@@ -145,6 +145,9 @@ func writeExplanation(w io.Writer, e *api.PolicyExplanation) {
 	if e.OnBehalf {
 		fmt.Fprintln(w, "the function is permitted this for callers who may do it as well; the answer is about both")
 	}
+	if e.Approval != nil {
+		fmt.Fprintf(w, "what the function gained last was approved: %s\n", clean(approvedText(e.Approval)))
+	}
 	if len(e.DryRun) > 0 {
 		fmt.Fprintf(w, "in dry-run, and so without effect, denied by %s\n", clean(strings.Join(e.DryRun, ", ")))
 	}

@@ -201,20 +201,28 @@ func (a *API) apply(c *call) error {
 		return err
 	}
 	plan, err := a.deps.Deployer.Apply(access.WithPrincipal(c.r.Context(), c.p), c.p.ID, c.ns, &bundle, dry, func(change deploy.Change) error {
-		if change.Kind != "function" {
-			return nil
-		}
-		// Who replaces the code of a function that is inside a perimeter acts inside by way of it.
-		err := a.deps.Guard.Cross(c.r.Context(), c.p, policy.Deploy, policy.Resource{Kind: policy.KindFunction, Namespace: c.ns, Name: change.Name})
-		if err != nil {
-			return err
-		}
-		return a.deps.Guard.MayGrant(c.r.Context(), c.p, c.ns, ident.FunctionName(change.Name), change.Grants)
+		return a.mayChange(c.r.Context(), c.p, c.ns, change)
 	})
 	if err != nil {
 		return err
 	}
-	return answer(c, http.StatusOK, plan)
+	status := http.StatusOK
+	if plan.Approval != nil {
+		status = http.StatusAccepted
+	}
+	return answer(c, status, plan)
+}
+
+// mayChange returns why p may not make a change of an app.
+func (a *API) mayChange(ctx context.Context, p *access.Principal, ns ident.Namespace, change deploy.Change) error {
+	if change.Kind != "function" {
+		return nil
+	}
+	// Who replaces the code of a function that is inside a perimeter acts inside by way of it.
+	if err := a.deps.Guard.Cross(ctx, p, policy.Deploy, policy.Resource{Kind: policy.KindFunction, Namespace: ns, Name: change.Name}); err != nil {
+		return err
+	}
+	return a.deps.Guard.MayGrant(ctx, p, ns, ident.FunctionName(change.Name), change.Grants)
 }
 
 // status answers with the server's state and the balance of each namespace that the caller may see.

@@ -205,6 +205,7 @@ func TestSchemas(t *testing.T) {
 		api.SecretLinkRequest{}, api.SecretCanaryRequest{}, api.SecretCanary{}, api.SecretRotationRequest{}, api.SecretRotation{},
 		api.LogLine{}, api.TokenRequest{}, api.Token{}, api.TokenList{}, api.Status{}, api.CellStatus{}, api.IssuerStatus{}, api.Issuer{}, api.IssuerKey{}, api.IssuerRotation{}, api.RevocationStatus{}, api.Wall{}, api.NamespaceStatus{},
 		api.Namespace{}, api.NamespaceList{}, api.NamespaceRequest{}, api.NamespaceUpdate{}, api.NamespaceDeleted{},
+		api.Approval{}, api.ApprovalList{}, api.ApprovalRequest{}, api.RejectionRequest{}, api.FunctionApproval{},
 	}
 	left := maps.Clone(d.Components.Schemas)
 	for _, known := range []string{"CloudEvent", "NewToken"} { // not a type of ours; a Token and its text
@@ -272,10 +273,11 @@ func TestAnswers(t *testing.T) {
 		"setSecret": "hunter2", "plantCanary": `{"like":"aws"}`, "linkSecret": `{"reference":"vault:kv/shop/a#b"}`, "promoteSecret": `{"version":1}`,
 		"disableSecret": `{"version":1}`, "destroySecret": `{"version":1}`, "rotateSecret": `{"function":"price","every":"24h"}`,
 		"applyPoliciesOnServer": `{"files":{"perimeters.toml":"[perimeters.cards]\nevent_types = [\"shop/card.*\"]"}}`,
-		"rotateIssuer":          `{"revoke_old":true}`,
-		"createNamespace":       `{"name":"new"}`, "updateNamespace": `{"owners":["user:ann"],"quotas":{"functions":5}}`,
+		"approve":               `{"digest":"sha256:1"}`, "reject": `{"reason":"no"}`,
+		"rotateIssuer":    `{"revoke_old":true}`,
+		"createNamespace": `{"name":"new"}`, "updateNamespace": `{"owners":["user:ann"],"quotas":{"functions":5}}`,
 	}
-	ids := map[string]string{"getEvent": "e-1?data=true&wait=1s", "getDeadLetter": "l-1?data=true", "revokeToken": tok.ID}
+	ids := map[string]string{"getEvent": "e-1?data=true&wait=1s", "getDeadLetter": "l-1?data=true", "revokeToken": tok.ID, "getApproval": "a-1", "approve": "a-1", "reject": "a-1"}
 	names := map[string]string{
 		"getFunction": "price", "invoke": "price", "getSubscription": "orders", "pauseSubscription": "orders", "resumeSubscription": "orders",
 		"getSecret": "key", "listSecretVersions": "key", "setSecret": "key", "plantCanary": "bird", "linkSecret": "elsewhere", "promoteSecret": "key",

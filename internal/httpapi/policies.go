@@ -248,6 +248,7 @@ func (a *API) explainPolicy(c *call) error {
 		Principal: string(q.Principal.ID), Action: string(q.Action), Resource: q.Resource.String(),
 		Allowed: e.Decision.Allowed, Policies: orEmpty(e.Decision.Policies), OnBehalf: e.OnBehalf, Matched: []api.PolicyMatch{},
 		Bridges: e.Decision.Bridges, DryRun: e.Decision.DryRun, Perimeters: describeVerdicts(e.Perimeters),
+		Approval: a.approvalOf(c, &q),
 	}
 	for _, m := range e.Matched {
 		if m.Policy.Namespace != "" && m.Policy.Namespace != c.ns {

@@ -27,6 +27,7 @@ import (
 	"sallyport/internal/httpapi"
 	"sallyport/internal/ident"
 	"sallyport/internal/ingress"
+	"sallyport/internal/manifest"
 	"sallyport/internal/meter"
 	"sallyport/internal/namespace"
 	"sallyport/internal/policy"
@@ -79,6 +80,7 @@ type world struct {
 	ready   error
 	instant bool // the intake answers at once, and stores nothing
 	applied []*api.Bundle
+	grants  map[string]manifest.Grant // of the function that waits for an approval
 }
 
 type accept struct {
@@ -175,7 +177,7 @@ func newWorldOf(t testing.TB, cfg httpapi.Config) *world {
 // token makes a token.
 func (w *world) token(t testing.TB, req api.TokenRequest) string {
 	t.Helper()
-	tok, err := w.guard.Create(t.Context(), "test", req)
+	tok, err := w.guard.Create(t.Context(), "server", req)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -330,6 +332,41 @@ func (w intake) Accept(ctx context.Context, p *access.Principal, ns ident.Namesp
 }
 
 type deployer struct{ *world }
+
+// waits is what waits for an approval.
+func (w deployer) waits() *api.Approval {
+	return &api.Approval{
+		ID: "a-1", App: "app", State: api.ApprovalPending, Digest: "sha256:1", Revision: 1, Changes: []api.Change{}, AppliedBy: w.sender(),
+		Grants: []api.GrantChange{{Function: "price", Grant: "out", Kind: "http", Change: "new"}},
+	}
+}
+
+// sender is the token that applied what waits: the one of a developer.
+func (w deployer) sender() string {
+	id, _, _ := strings.Cut(strings.TrimPrefix(w.tokens[policy.Developer], "sp_"), "_")
+	return "token:" + id
+}
+
+func (w deployer) Approvals(ident.Namespace) []api.Approval { return []api.Approval{*w.waits()} }
+
+func (w deployer) Approval(_ ident.Namespace, id string) (*api.Approval, deploy.Sender, error) {
+	if id != "a-1" {
+		return nil, deploy.Sender{}, problem.New(problem.NotFound, "approval.not_found", "there is none")
+	}
+	return w.waits(), deploy.Sender{ID: ident.PrincipalID(w.sender())}, nil
+}
+
+func (w deployer) Approve(_ context.Context, by ident.PrincipalID, _ ident.Namespace, _ string, _ api.ApprovalRequest, may deploy.Consent) (*api.Approval, error) {
+	out := w.waits()
+	out.State, out.DecidedBy = api.ApprovalApproved, string(by)
+	return out, may(deploy.Change{Change: api.Change{Action: api.ActionCreate, Kind: "function", Name: "price"}, Grants: w.grants})
+}
+
+func (w deployer) Reject(_ context.Context, by ident.PrincipalID, _ ident.Namespace, _, reason string) (*api.Approval, error) {
+	out := w.waits()
+	out.State, out.DecidedBy, out.Reason = api.ApprovalRejected, string(by), reason
+	return out, nil
+}
 
 func (w deployer) Apply(_ context.Context, _ ident.PrincipalID, _ ident.Namespace, b *api.Bundle, dry bool, may deploy.Consent) (*api.Plan, error) {
 	w.mu.Lock()

@@ -228,6 +228,14 @@ func (i *Issuer) Announce(url string) error {
 	return nil
 }
 
+// URL returns by which URL others know the issuer, "" before Announce.
+func (i *Issuer) URL() string {
+	if about := i.about.Load(); about != nil {
+		return about.url
+	}
+	return ""
+}
+
 // Caller is the revision of a function that asks for a token.
 type Caller struct {
 	Namespace ident.Namespace

@@ -12,7 +12,7 @@ import (
 )
 
 // maxReach bounds one text of Reaches, in bytes: a query may be long.
-const maxReach = 300
+const maxReach = 2000
 
 // Reaches returns what the grant opens, one text for each single thing that is gained or lost as a whole: the permission diff compares
 // them. It names secrets and never holds one.
@@ -42,7 +42,7 @@ func (g Grant) Reaches() []string {
 		if len(out[i]) > maxReach {
 			// The digest tells texts apart that differ only in what is left out.
 			sum := sha256.Sum256([]byte(out[i]))
-			out[i] = strings.ToValidUTF8(out[i][:maxReach], "") + "… sha256:" + hex.EncodeToString(sum[:6])
+			out[i] = strings.ToValidUTF8(out[i][:maxReach], "") + "… sha256:" + hex.EncodeToString(sum[:])
 		}
 	}
 	return out
@@ -104,7 +104,7 @@ func trusted(ca string) string {
 		return ca
 	}
 	sum := sha256.Sum256([]byte(ca))
-	return "certificates of sha256:" + hex.EncodeToString(sum[:6])
+	return "certificates of sha256:" + hex.EncodeToString(sum[:])
 }
 
 func (a *HTTPAuth) reaches() []string {

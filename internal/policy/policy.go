@@ -58,6 +58,7 @@ const (
 	RevealSecret        Action = "revealSecret"
 	RotateSecret        Action = "rotateSecret"
 	DestroySecret       Action = "destroySecret"
+	ApproveGrants       Action = "approveGrants"
 )
 
 // Role is what a principal may do, before its namespace and its event types narrow it.
@@ -77,6 +78,7 @@ func Actions() []Action {
 		Publish, Invoke, ReadEvents, ReadEventData, Deploy, ReadFunctions, ReadLogs, ManageSubscriptions,
 		ReadDeadLetters, ManageDeadLetters, ReadStatus, ReadPolicies, ManagePolicies, ReadMetrics, ManageTokens,
 		ManageNamespaces, ManagePerimeters, RotateIssuer, UseGrant, SetSecret, ReadSecretMetadata, UseSecret, RevealSecret, RotateSecret, DestroySecret,
+		ApproveGrants,
 	}
 }
 

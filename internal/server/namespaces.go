@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"sallyport/api"
+	"sallyport/internal/access"
 	"sallyport/internal/deploy"
 	"sallyport/internal/eventlog"
 	"sallyport/internal/ident"
@@ -65,6 +66,18 @@ func (s *server) openNamespaces(ctx context.Context) error {
 // Ensure makes a namespace unless it exists: it is deploy.Namespaces.
 func (s *server) Ensure(ctx context.Context, ns ident.Namespace) error {
 	return s.registry.Ensure(ctx, ns)
+}
+
+// approvalDemanded reports whether a second principal has to approve what functions of ns gain.
+func (s *server) approvalDemanded(ns ident.Namespace) bool { return s.registry.Approvals(ns) }
+
+// sender returns what is kept of whoever applies an app, with what waits for an approval.
+func (s *server) sender(ctx context.Context) (string, error) {
+	p := access.PrincipalOf(ctx)
+	if p == nil {
+		return "", errors.New("nobody is known to have applied the app")
+	}
+	return s.guard.Keep(ctx, p)
 }
 
 // mayHold returns a problem when the apps of a namespace may not hold so much.

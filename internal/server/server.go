@@ -252,6 +252,7 @@ func (s *server) openAccess(ctx context.Context) error {
 		return err
 	}
 	s.guard.KeepIn(callers)
+	s.guard.OwnIssuer(func() string { return s.issuer.URL() })
 	if s.who, err = s.newIdentifier(); err != nil {
 		return err
 	}
@@ -299,7 +300,12 @@ func (s *server) openSpaces(ctx context.Context) error {
 		return s.deployer.Close()
 	})
 	s.later(s.spaces.close)
+	approvals, err := s.bucket(ctx, "", "approvals")
+	if err != nil {
+		return err
+	}
 	s.deployer, err = deploy.New(ctx, deploy.Config{
+		Approvals: approvals, ApprovalDemanded: s.approvalDemanded, Authority: s.sender,
 		Apps: apps, Blobs: blobs, Namespaces: s, Within: s.mayHold, Memory: s.cfg.Settings.Cells.Memory, Engine: s.cells.engine, End: s.spaces.end,
 		Grants: s.grants(), LastUsed: s.spaces.lastUsed, Logger: s.log, CheckSecrets: s.checkSecrets,
 	})
