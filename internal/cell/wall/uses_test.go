@@ -33,6 +33,7 @@ func TestGrantsAcrossTheWall(t *testing.T) {
 		case "too large": return await web.call("larger", {}).catch((e) => e.code);
 		case "fail": return await store.call("fail").catch((e) => [e.code, e.message, e.retry, e.retryAfter].join("|"));
 		case "race": return await Promise.race([web.call("hang"), new Promise((r) => setTimeout(r, 1, "timer"))]);
+		case "bytes": { const of = async (body) => (await store.call("bytes", {}, body)).value; return [await of(), await of(new Uint8Array(0)), await of(new Uint8Array(2))].join(); }
 		case "leave": web.call("hang"); return "left";
 		case "hang": await web.call("hang");
 		}
@@ -75,6 +76,7 @@ func useGrants(t *testing.T, f *wall.Function, n int) {
 	for do, want := range map[string]string{
 		"each": `"01234"`, "meet": fmt.Sprintf(`"1,1,{\"n\":%d}"`, n), "large": `1048576`, "too large": `"grant.reply_too_large"`,
 		"fail": `"grant.test|it is busy|true|2"`, "race": `"timer"`, "leave": `"left"`,
+		"bytes": `"none,0,2"`, // no bytes are not the same as empty ones
 	} {
 		in := event(fmt.Sprintf(`{"do":%q,"n":%d}`, do, n))
 		in.Waits = func(waiting bool) {
@@ -98,6 +100,11 @@ func useGrants(t *testing.T, f *wall.Function, n int) {
 				return cell.GrantAnswer{JSON: []byte(`null`), Body: make([]byte, 1<<20)}
 			case "larger":
 				return cell.GrantAnswer{JSON: []byte(`null`), Body: make([]byte, 3<<20)}
+			case "bytes":
+				if u.Body == nil {
+					return cell.GrantAnswer{JSON: []byte(`"none"`)}
+				}
+				return cell.GrantAnswer{JSON: fmt.Append(nil, len(u.Body))}
 			case "fail":
 				return cell.FailedUse(problem.New(problem.Unavailable, "grant.test", "it is busy").WithRetryAfter(2 * time.Second))
 			case "hang":
