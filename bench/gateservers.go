@@ -81,7 +81,14 @@ func gateServers(ctx context.Context, o options, r *report, stderr io.Writer) (e
 			}
 			for i, s := range pair {
 				l := load{target: s.target, clients: o.clients, duration: o.duration / gateWindows, want: 202, request: singles(fmt.Sprint(phase.name, window))}
+				of := o
+				of.duration /= gateWindows
+				if of.profile != "" && s == plain {
+					of.profile += ".one-permit" // to compare with
+				}
+				stopProfile := profileDuring(ctx, of, s.sallyport, phase.name == "accept" && window == gateWindows*(o.rounds+1)-1)
 				one, err := phase.take(s, ctx, l)
+				stopProfile()
 				if err != nil {
 					return fmt.Errorf("%s, %s: %w", phase.name, []string{"one permit", "all on"}[i], err)
 				}

@@ -68,7 +68,7 @@ func doMain(args []string, stdout, stderr io.Writer) int {
 	flags.DurationVar(&o.duration, "duration", 4*time.Second, "how long one measurement lasts")
 	flags.IntVar(&o.clients, "clients", 64, "keep-alive connections")
 	flags.IntVar(&o.stored, "stored", 1_000_000, "events stored before the restart is timed")
-	flags.StringVar(&o.profile, "profile", "", "write a CPU profile of the server to `file`, of the last of (a), (b) and (kept) that is measured")
+	flags.StringVar(&o.profile, "profile", "", "write a CPU profile of the server to `file`, of the last of (a), (b), (kept) and (gate) that is measured")
 	flags.IntVar(&o.idleGo, "idle-go", 100, "how many of the 10,000 idle functions are Go modules; to compile one takes seconds")
 	flags.StringVar(&o.workerd, "workerd", "", "the workerd `file` to compare with (default: npm installs one into the folder of the run)")
 	if err := flags.Parse(args); err != nil {
@@ -123,6 +123,7 @@ func run(ctx context.Context, o options, stdout, stderr io.Writer) (err error) {
 		{"idle", measureIdle},
 		{"wall", measureWall},
 		{"fair", measureFair},
+		{"grants", measureGrants},
 		{"gate", measureGate},
 	}
 	taken := 0

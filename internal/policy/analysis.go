@@ -261,7 +261,7 @@ func (s *Set) Explain(q Request) Explanation {
 	out := Explanation{Known: true, Decision: s.within(&q, own, alone), OnBehalf: !alone && own.Allowed, Perimeters: s.ExplainPerimeters(q)}
 	for _, c := range sel.list {
 		m := Match{Policy: c.describe(), Determined: slices.Contains(own.Policies, c.id)}
-		m.Holds, m.Error = w.evaluate(c.policy)
+		m.Holds, m.Error = w.evaluate(c.policy())
 		m.Conditions = w.conditions(c)
 		out.Matched = append(out.Matched, m)
 	}

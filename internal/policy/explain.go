@@ -31,7 +31,7 @@ func (w *world) evaluate(p *cedar.Policy) (holds bool, failure string) {
 
 // conditions evaluates each condition of a policy on its own.
 func (w *world) conditions(c *compiled) []Condition {
-	tree := (*xast.Policy)(c.policy.AST())
+	tree := c.parsed
 	texts := conditionTexts(c.text)
 	list := make([]Condition, len(tree.Conditions))
 	for i, part := range tree.Conditions {

@@ -99,7 +99,7 @@ func (s *Set) Alone(q Request, id string) string {
 	w, _ := newWorld(&q, allParts)
 	for c := range s.all() {
 		if c.id == id {
-			holds, failure := w.evaluate(c.policy)
+			holds, failure := w.evaluate(c.policy())
 			switch {
 			case failure != "":
 				return "error"

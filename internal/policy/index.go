@@ -247,16 +247,16 @@ type selection struct {
 func (s *selection) All() iter.Seq2[cedar.PolicyID, *cedar.Policy] {
 	return func(yield func(cedar.PolicyID, *cedar.Policy) bool) {
 		for _, c := range s.list {
-			p := c.body
-			if s.whole {
-				p = c.policy
+			form := c.body
+			switch {
+			case s.loose && c.loose == nil:
+				continue
+			case s.loose:
+				form = c.loose
+			case s.whole:
+				form = c.policy
 			}
-			if s.loose {
-				if p = c.loose; p == nil {
-					continue
-				}
-			}
-			if !yield(cedar.PolicyID(c.id), p) {
+			if !yield(cedar.PolicyID(c.id), form()) {
 				return
 			}
 		}
