@@ -205,8 +205,10 @@ type Plan struct {
 	Revision int      `json:"revision"`
 	Changes  []Change `json:"changes"`
 	// Grants is what functions gain and lose, and what they have and do not use.
-	Grants  []GrantChange `json:"grants,omitempty"`
-	Applied bool          `json:"applied"`
+	Grants []GrantChange `json:"grants,omitempty"`
+	// Crossings are what new and changed functions and subscriptions are for and a perimeter denies, or in dry-run would.
+	Crossings []Crossing `json:"crossings,omitempty"`
+	Applied   bool       `json:"applied"`
 	// Policies is what the app's policies change, of an app that has some.
 	Policies *PolicyPlan `json:"policies,omitzero"`
 	// NeedsApproval says that functions gain something, which somebody else has to approve in this namespace; Approval is what waits
@@ -296,6 +298,24 @@ type Usage struct {
 	Until time.Time   `json:"until"`
 	Lines []UsageLine `json:"lines"` // most processor time first
 	Total UsageLine   `json:"total"`
+	// Grants are those that were used. They are counted by whole days (UTC).
+	Grants []GrantUsage `json:"grants"`
+}
+
+// GrantUsage is what a function used one of its grants for. Durations are seconds, sizes bytes.
+type GrantUsage struct {
+	Function string `json:"function"`
+	Grant    string `json:"grant"`
+	Kind     string `json:"kind"`
+	Uses     int64  `json:"uses"`
+	Failed   int64  `json:"failed"` // with those that were denied
+	Denied   int64  `json:"denied"`
+	BytesIn  int64  `json:"bytes_in"`  // of requests
+	BytesOut int64  `json:"bytes_out"` // of replies
+	// P50 and P99 are exact to a factor of 2.
+	P50      float64   `json:"p50_seconds"`
+	P99      float64   `json:"p99_seconds"`
+	LastUsed time.Time `json:"last_used"`
 }
 
 // UsageLine is one line of a statement of usage. Durations are seconds, sizes bytes.
@@ -381,7 +401,10 @@ type PolicyPlan struct {
 	Replayed   int64              `json:"replayed"`
 	Replay     []ReplayDifference `json:"replay"`
 	ReplayMore bool               `json:"replay_more,omitzero"`
-	Applied    bool               `json:"applied"`
+	// Crossings are what apps are for and a new or changed perimeter denies, or in dry-run would.
+	Crossings     []Crossing `json:"crossings,omitempty"`
+	CrossingsMore bool       `json:"crossings_more,omitzero"`
+	Applied       bool       `json:"applied"`
 }
 
 // AccessChange is something that a principal may do with other policies and not with these, or the other way round.
@@ -431,6 +454,8 @@ type PerimeterVerdict struct {
 	Mode      string `json:"mode"`      // "enforce" or "dry-run"
 	Direction string `json:"direction"` // "in" or "out"
 	Denied    bool   `json:"denied"`    // in dry-run: it would
+	// To is what it leads to: of a grant each thing that it reaches has a verdict of its own.
+	To string `json:"to"`
 	// Bridge is the bridge that is taken, and Bridges are all that lead to the resource.
 	Bridge  string          `json:"bridge,omitempty"`
 	Bridges []BridgeVerdict `json:"bridges,omitempty"`
@@ -474,7 +499,7 @@ type Level struct {
 	Methods  []string `json:"methods,omitempty"`
 }
 
-// Perimeter is a named set of event types and functions with a border.
+// Perimeter is a named set of members with a border.
 type Perimeter struct {
 	ID          string   `json:"id"`
 	Name        string   `json:"name"`
@@ -483,6 +508,12 @@ type Perimeter struct {
 	Mode        string   `json:"mode"` // "enforce" or "dry-run"
 	EventTypes  []string `json:"event_types"`
 	Functions   []string `json:"functions"`
+	Secrets     []string `json:"secrets,omitempty"`
+	Hosts       []string `json:"hosts,omitempty"`
+	Audiences   []string `json:"audiences,omitempty"`
+	KV          []string `json:"kv,omitempty"`
+	SQLite      []string `json:"sqlite,omitempty"`
+	Blob        []string `json:"blob,omitempty"`
 	Levels      []Level  `json:"levels"`
 	Bridges     []Bridge `json:"bridges"`
 	File        string   `json:"file"`
@@ -503,17 +534,20 @@ type PerimeterTest struct {
 	// Asked is what was asked and denied, and in dry-run would have been.
 	Asked []Decision `json:"asked"`
 	More  bool       `json:"more,omitzero"` // there are others
-	// Declared are subscriptions and publish grants that cross its border without a bridge.
+	// Declared are subscriptions and grants that cross its border without a bridge.
 	Declared []Crossing `json:"declared"`
 }
 
 // Crossing is a way over a border that an app declares.
 type Crossing struct {
-	From     string  `json:"from"`
-	Action   string  `json:"action"`
-	Resource string  `json:"resource"`
-	By       string  `json:"by"` // the subscription or the function with the grant
-	Needed   *Bridge `json:"needed,omitempty"`
+	Perimeter string `json:"perimeter"`
+	Mode      string `json:"mode"` // "enforce" or "dry-run"
+	From      string `json:"from"`
+	Action    string `json:"action"`
+	Resource  string `json:"resource"` // of a grant what it reaches
+	By        string `json:"by"`       // the subscription, or the grant and its function
+	// Needed is a bridge that would do; absent when there is one, whose condition or level is not met.
+	Needed *Bridge `json:"needed,omitempty"`
 }
 
 // PolicyMatch is a policy whose scope a question is in.

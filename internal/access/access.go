@@ -300,7 +300,7 @@ func (g *Guard) decide(ctx context.Context, p *Principal, action policy.Action, 
 		denied.Public += "; how its event came was not kept, and policies ask for it"
 	}
 	if asks {
-		denied.Hint += ", with --address, --mtls and --at as that event came"
+		denied.Hint += " (and with --address, --mtls and --at as that event came)"
 	}
 	return denied
 }

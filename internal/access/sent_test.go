@@ -73,7 +73,7 @@ when { resource.name == "early" && context.now.toTime() >= duration("12h") };`)
 				for action, res := range map[policy.Action]policy.Resource{
 					policy.Publish:  {Kind: policy.KindEventType, Namespace: "shop", Name: name},
 					policy.Invoke:   {Kind: policy.KindFunction, Namespace: "shop", Name: name},
-					policy.UseGrant: policy.OfGrant("shop", "other", name, "http"),
+					policy.UseGrant: policy.OfGrant("shop", "other", name, "http", ""),
 				} {
 					err := w.AuthorizeCaused(t.Context(), f, action, res, tc.cause)
 					if want := strings.Contains(tc.may, name); (err == nil) != want {

@@ -21,15 +21,16 @@ type call struct {
 	// Guarded by watch.mu.
 	before, after *call
 	watched       bool
-	due           time.Time   // when to look at it
-	cpuDue        time.Time   // when it can have used up its processor time; zero when there is no such limit
-	unlink        func() bool // from the caller's context; nil while that is not watched
+	due           time.Time // when to look at it
+	cpuDue        time.Time // when it can have used up its processor time; zero when there is no such limit
 
-	mu    sync.Mutex
-	err   error
-	cause error
-	done  chan struct{}      // made when somebody asks for it
-	stop  wasm.MutableGlobal // of the instance that serves the call, or nil
+	// mu is locked after watch.mu, never before; and before that of the call that the caller's context may be.
+	mu     sync.Mutex
+	err    error
+	cause  error
+	done   chan struct{}      // made when somebody asks for it
+	stop   wasm.MutableGlobal // of the instance that serves the call, or nil
+	unlink func() bool        // from the caller's context; nil while that is not watched
 }
 
 var _ context.Context = (*call)(nil)
@@ -64,7 +65,6 @@ func (c *call) look(now time.Time) bool {
 		c.cancel(context.DeadlineExceeded, context.DeadlineExceeded)
 		return false
 	}
-	c.link()
 	if !c.cpuDue.IsZero() && !now.Before(c.cpuDue) {
 		left := c.inv.limits.CPU - c.inv.cpu.elapsed()
 		if left <= 0 {
@@ -77,9 +77,12 @@ func (c *call) look(now time.Time) bool {
 	return true
 }
 
-// link has the call end with its caller's context from now on. c.watch.mu is held.
+// link has the call end with its caller's context from now on, unless it has ended. c.watch.mu MUST NOT be held: the
+// caller's context may be a call too, which is then waited for.
 func (c *call) link() {
-	if c.unlink == nil && c.watched {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.unlink == nil && c.err == nil {
 		c.unlink = context.AfterFunc(c.caller, func() { c.cancelLike(c.caller) })
 	}
 }
@@ -105,10 +108,13 @@ func (c *call) cancel(err, cause error) {
 // end releases what the call holds.
 func (c *call) end() {
 	c.watch.remove(c)
-	if c.unlink != nil { // nobody sets it any more
-		c.unlink()
-	}
 	c.cancel(context.Canceled, context.Canceled)
+	c.mu.Lock()
+	unlink := c.unlink // nobody sets it any more
+	c.mu.Unlock()
+	if unlink != nil {
+		unlink()
+	}
 }
 
 // arm has the guest with this stop flag stopped when the call ends.
@@ -141,9 +147,7 @@ func (c *call) Deadline() (time.Time, bool) { return c.deadline, true }
 
 // Done implements context.Context. Who waits for the end learns of the caller's at once.
 func (c *call) Done() <-chan struct{} {
-	c.watch.mu.Lock()
 	c.link()
-	c.watch.mu.Unlock()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.done == nil {

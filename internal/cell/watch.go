@@ -68,14 +68,23 @@ func (w *watch) fireAt(at, now time.Time) {
 // run looks at every call that is due, and sets the timer for the next one.
 func (w *watch) run() {
 	defer w.runs.Done()
+	for _, c := range w.look(time.Now()) {
+		c.link()
+	}
+}
+
+// look is run at a moment that is now. It returns the calls whose callers are to be watched.
+func (w *watch) look(now time.Time) (long []*call) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	now := time.Now()
 	w.at = time.Time{}
 	var next time.Time
 	for c := w.first; c != nil; c = c.after {
-		if !now.Before(c.due) && !c.look(now) {
-			continue
+		if !now.Before(c.due) {
+			if !c.look(now) {
+				continue
+			}
+			long = append(long, c)
 		}
 		if next.IsZero() || c.due.Before(next) {
 			next = c.due
@@ -84,6 +93,7 @@ func (w *watch) run() {
 	if !next.IsZero() {
 		w.fireAt(next, now)
 	}
+	return long
 }
 
 // close waits until nothing is watched any more. No call may run.

@@ -68,3 +68,32 @@ func TestWatchCanceledBefore(t *testing.T) {
 	_, _, err := f.Invoke(ctx, cell.Input{Event: event(`1`)})
 	wantProblem(t, err, problem.Unavailable, "cell.canceled")
 }
+
+// TestWatchNested: a call whose caller's context is a call itself ends with that one.
+func TestWatchNested(t *testing.T) {
+	t.Parallel()
+	inner := loadScript(t, `export default () => { for (;;) {} }`)
+	limits := cell.DefaultLimits()
+	limits.Timeout = 4 * short
+	spec := js(`export default async (event, ctx) => ctx.grants.store.call("get")`)
+	spec.Grants = granted
+	outer := load(t, spec, limits) // in the same engine
+	ended := make(chan error, 1)
+	use := func(ctx context.Context, _ cell.GrantUse) cell.GrantAnswer {
+		_, _, err := inner.Invoke(ctx, cell.Input{Event: event(`1`)})
+		ended <- err
+		return cell.GrantAnswer{}
+	}
+	_, _, err := outer.Invoke(t.Context(), cell.Input{Event: event(`1`), Use: use})
+	if p := problem.From(err); err == nil || p.Code != "cell.timeout" {
+		t.Errorf("Invoke of the outer function = %v; want cell.timeout", err)
+	}
+	select {
+	case err := <-ended:
+		if p := problem.From(err); err == nil || p.Code != "cell.timeout" && p.Code != "cell.canceled" {
+			t.Errorf("Invoke of the inner function = %v; want cell.timeout or cell.canceled", err)
+		}
+	case <-time.After(soon):
+		t.Fatal("the inner function still runs")
+	}
+}

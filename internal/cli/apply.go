@@ -128,6 +128,7 @@ func folder(args []string) string {
 func writePlan(w io.Writer, p *api.Plan) {
 	writeChanges(w, p.Changes)
 	writeGrants(w, p.Grants)
+	writeCrossings(w, p.Crossings, false)
 	if p.Policies != nil && len(p.Policies.Created)+len(p.Policies.Updated)+len(p.Policies.Deleted) > 0 {
 		writePolicyPlan(w, p.Policies)
 	}

@@ -117,7 +117,7 @@ func questionFlags(c *cobra.Command, q *client.Question) {
 	flags := c.Flags()
 	flags.StringVar(&q.Principal, "principal", "", "who: user:ID, service:ID, token:ID or function:NAMESPACE/NAME")
 	flags.StringVar(&q.Action, "action", "", "what, such as publish")
-	flags.StringVar(&q.Resource, "resource", "", "to what: event_type:NAMESPACE/TYPE, function:NAMESPACE/NAME, namespace:NAME or server")
+	flags.StringVar(&q.Resource, "resource", "", "to what: event_type:NAMESPACE/TYPE, function:NAMESPACE/NAME, secret:NAMESPACE/NAME, grant:NAMESPACE/FUNCTION/NAME, namespace:NAME or server")
 	flags.StringVar(&q.Address, "address", "", "from this `address`; with --caused-by, so are --mtls and --at of the request that sent the event")
 	flags.BoolVar(&q.MutualTLS, "mtls", false, "with a client certificate")
 	flags.StringVar(&q.At, "at", "", "at this `time` (RFC 3339) or so long ago (default: now)")
@@ -262,6 +262,7 @@ func writePolicyPlan(w io.Writer, p *api.PolicyPlan) {
 			fmt.Fprintf(w, "%s policy        %s\n", c.sign, clean(id))
 		}
 	}
+	writeCrossings(w, p.Crossings, p.CrossingsMore)
 	word := map[bool]string{true: "may", false: "may not any more"}
 	for _, d := range p.Access {
 		perhaps := ""

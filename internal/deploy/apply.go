@@ -24,6 +24,8 @@ type Change struct {
 	api.Change
 	// Grants are those of a function that is made or replaced, by name: who replaces its code uses them too.
 	Grants map[string]manifest.Grant
+	// Subscription is one that is made or changed.
+	Subscription *manifest.Subscription
 }
 
 // Consent is asked about each change of an app before any of them is made; its error is that of Apply. A nil Consent takes all.
@@ -156,6 +158,9 @@ func (c Consent) ask(plan *api.Plan, m *manifest.App) error {
 		change := Change{Change: one}
 		if one.Kind == kindFunction {
 			change.Grants = m.Functions[ident.FunctionName(one.Name)].Grants
+		}
+		if sub, ok := m.Subscriptions[ident.SubscriptionName(one.Name)]; ok && one.Kind == kindSubscription {
+			change.Subscription = &sub
 		}
 		if err := c(change); err != nil {
 			return err

@@ -409,3 +409,57 @@ func TestApprovalsAreBounded(t *testing.T) {
 		t.Errorf("left are %v and %v", slices.Collect(maps.Keys(w.pending)), w.kept())
 	}
 }
+
+// TestUnusedIsShown: a plan says of a grant that was there for longer than a month, and not used, for how long; also a dry run, and one that
+// changes nothing. It is no gain, and nothing that is approved.
+func TestUnusedIsShown(t *testing.T) {
+	t.Parallel()
+	const day = 24 * time.Hour
+	for _, tt := range []struct {
+		name           string
+		deployed, used time.Duration // ago; 0 is never
+		want           int
+	}{
+		{name: "never used", deployed: 40 * day, want: 40},
+		{name: "used before", deployed: 90 * day, used: 50 * day, want: 50},
+		{name: "used of late", deployed: 90 * day, used: day},
+		{name: "new", deployed: 20 * day},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld()
+			applied(t, w.open(t), payer(1, kvDefault))
+			at := time.Now().Add(-tt.deployed).UTC().Format(time.RFC3339Nano)
+			var m map[string]any
+			if err := json.Unmarshal(w.apps["default/shop"], &m); err != nil {
+				t.Fatal(err)
+			}
+			m["functions"].(map[string]any)["pay"].(map[string]any)["deployed"] = at
+			text, err := json.Marshal(m)
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.apps["default/shop"] = text
+			if tt.used > 0 {
+				w.lastUsed = time.Now().Add(-tt.used)
+			}
+			w.approvals = true
+			d := w.open(t)
+			for _, variant := range []byte{1, 2} {
+				plan, err := d.Apply(t.Context(), "token:dev", "default", payer(variant, kvDefault), true, nil)
+				if err != nil || plan.NeedsApproval {
+					t.Fatalf("plan = %+v, %v", plan, err)
+				}
+				got := 0
+				for _, c := range plan.Grants {
+					if c.Change == "unused" && c.Function == "pay" && c.Grant == "carts" {
+						got = c.UnusedDays
+					}
+				}
+				if got != tt.want {
+					t.Errorf("variant %d: unused for %d days, want %d", variant, got, tt.want)
+				}
+			}
+		})
+	}
+}

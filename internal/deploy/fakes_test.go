@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"sallyport/api"
 	"sallyport/internal/cell"
@@ -41,6 +42,8 @@ type world struct {
 	approvals    bool
 	failApproval bool
 	pending      map[string][]byte
+	// lastUsed is when each grant was used last.
+	lastUsed time.Time
 }
 
 // pendingBucket is where approvals are.
@@ -233,6 +236,7 @@ func (w *world) tryOpen(t testing.TB) (*deploy.Deployer, error) {
 		Apps: bucket{w}, Blobs: blobs{w}, Namespaces: namespaces{w}, Within: w.within, Engine: deploy.InProcess(newEngine(t)), Memory: 1 << 30,
 		End:       func(context.Context, ident.Namespace) (ident.Position, error) { return w.end, w.failEnd },
 		Approvals: pendingBucket{w}, ApprovalDemanded: func(ident.Namespace) bool { return w.approvals },
+		LastUsed:  func(ident.Namespace, ident.FunctionName, string) time.Time { return w.lastUsed },
 		Authority: func(context.Context) (string, error) { return "as", nil },
 	})
 }

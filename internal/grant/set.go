@@ -27,6 +27,8 @@ type Question struct {
 	// Kind and Op are of the grant that Caller names; Invokes is the function that a grant of kind invoke calls.
 	Kind, Op string
 	Invokes  ident.FunctionName
+	// Targets are what the grant reaches, as manifest.Grant.Targets has them.
+	Targets string
 	// Grants are all that the function uses while it runs, by their names in order.
 	Grants []string
 	// Publishes are the types of its publish grants.
@@ -79,9 +81,10 @@ type Set struct {
 
 // gated is one grant with what bounds its uses.
 type gated struct {
-	name  string
-	grant manifest.Grant
-	rate  rate
+	name    string
+	grant   manifest.Grant
+	targets string
+	rate    rate
 	// places has one entry for each use that is running.
 	places chan struct{}
 
@@ -102,7 +105,7 @@ func NewSet(cfg Config, ns ident.Namespace, function ident.FunctionName, revisio
 			continue
 		}
 		s.doors[name] = &gated{
-			name: name, grant: g, rate: rate{perSecond: g.Limits.Rate}, places: make(chan struct{}, g.Limits.Concurrency),
+			name: name, grant: g, targets: g.Targets(), rate: rate{perSecond: g.Limits.Rate}, places: make(chan struct{}, g.Limits.Concurrency),
 		}
 		s.names = append(s.names, name)
 	}
@@ -145,7 +148,7 @@ func (s *Set) use(ctx context.Context, g *gated, call *Call) (Reply, error) {
 	if s.cfg.Gate == nil {
 		return Reply{}, problem.New(problem.Denied, "grant.no_gate", "nothing decides about grants here, so none is used")
 	}
-	q := Question{Caller: &call.Caller, Kind: g.grant.Kind(), Op: call.Op, Grants: s.names, Publishes: s.types}
+	q := Question{Caller: &call.Caller, Kind: g.grant.Kind(), Op: call.Op, Targets: g.targets, Grants: s.names, Publishes: s.types}
 	if g.grant.Invoke != nil {
 		q.Invokes = g.grant.Invoke.Function
 	}

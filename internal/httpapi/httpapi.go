@@ -153,6 +153,7 @@ type Space struct {
 	Dispatch Deliveries
 	Lines    Lines
 	Usage    Usage
+	Grants   GrantUses
 }
 
 // Config bounds what the API takes on.

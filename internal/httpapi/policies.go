@@ -111,6 +111,12 @@ func (a *API) consequences(c *call, change *access.PolicyChange) (*api.PolicyPla
 	if change.None() {
 		return out, nil
 	}
+	crossings, err := a.newCrossings(c, change)
+	if err != nil {
+		return nil, err
+	}
+	out.CrossingsMore = len(crossings) > maxShown
+	out.Crossings = crossings[:min(len(crossings), maxShown)]
 	recorded := a.recorded(c, time.Now().Add(-replayed))
 	u := a.universe(c, recorded)
 	diff, err := policy.Diff(change.Old, change.New, u, nil)
@@ -184,8 +190,10 @@ func (a *API) universe(c *call, recorded []access.Decided) policy.Universe {
 	}
 	known := map[policy.Resource]bool{}
 	what := func(r policy.Resource) {
-		if !known[r] {
-			known[r] = true
+		named := r
+		named.Grant, named.Reaches = "", "" // of a grant of one name, what the deployed function has comes first
+		if !known[named] {
+			known[named] = true
 			u.Resources = append(u.Resources, r)
 		}
 	}
@@ -211,7 +219,7 @@ func (a *API) universe(c *call, recorded []access.Decided) policy.Universe {
 			who(actingFunction(ns, f))
 			for name, g := range f.Grants {
 				if g.Publish == nil { // the types that it publishes are resources themselves
-					what(policy.OfGrant(ns, f.Name, name, g.Kind()))
+					what(access.OfGrant(ns, f.Name, name, g))
 				}
 			}
 			what(policy.Resource{Kind: policy.KindFunction, Namespace: ns, Name: string(f.Name)})
@@ -400,7 +408,16 @@ func (a *API) asked(c *call) (policy.Resource, error) {
 		return r, problem.New(problem.Invalid, "policy.other_namespace", "%s is not in the namespace %q", r, c.ns).
 			WithHint("ask its own namespace (-n), or the server (--on-server)")
 	}
-	return r, nil
+	if r.Kind != policy.KindGrant {
+		return r, nil
+	}
+	function, name, _ := strings.Cut(r.Name, "/")
+	if f, err := a.deps.Deployer.State(r.Namespace).Function(ident.FunctionName(function)); err == nil {
+		if g, ok := f.Grants[name]; ok {
+			return access.OfGrant(r.Namespace, f.Name, name, g), nil
+		}
+	}
+	return r, nil // it may be about to be deployed: policies know it by its name
 }
 
 // principalIn returns the principal of an id, with everything that is known of it. One that is not known has nothing but its

@@ -219,9 +219,16 @@ func (statement) Usage(q meter.Query) ([]meter.Line, meter.Counter) {
 	return []meter.Line{line}, c
 }
 
+// Between returns the uses of two grants, of two functions.
+func (statement) Between(since, until time.Time) map[meter.UseKey]meter.UseCounter {
+	c := meter.UseCounter{Uses: 3, Failed: 2, Denied: 1, Took: 3e6, In: 30, Out: 60, Last: time.Unix(1, 0)}
+	c.Durations[10] = 3
+	return map[meter.UseKey]meter.UseCounter{{Function: "price", Grant: "orders", Kind: "sql"}: c, {Function: "confirm", Grant: "payments", Kind: "http"}: {Uses: 1}}
+}
+
 func (w *world) space(ns ident.Namespace) (*httpapi.Space, error) {
 	if s := w.spaces[ns]; s != nil {
-		return &httpapi.Space{Log: s, Dispatch: s, Lines: s, Usage: statement{}}, nil
+		return &httpapi.Space{Log: s, Dispatch: s, Lines: s, Usage: statement{}, Grants: statement{}}, nil
 	}
 	return nil, problem.New(problem.NotFound, "server.namespace_not_found", "there is no namespace %q", ns)
 }
@@ -454,6 +461,7 @@ type space struct {
 
 func newSpace(ns ident.Namespace) *space {
 	f := &deploy.Function{Name: "price", App: "app", Revision: 1, Kind: "javascript", Digest: "d", By: "token:1", Publishes: []ident.EventType{"order.priced"}}
+	f.Grants = map[string]manifest.Grant{"out": {Publish: f.Publishes}}
 	return &space{
 		state: &deploy.State{
 			Functions:     map[ident.FunctionName]*deploy.Function{"price": f},

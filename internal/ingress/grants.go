@@ -26,7 +26,7 @@ func (in *Intake) MayUse(ctx context.Context, q *grant.Question) error {
 	if c.Event != nil {
 		cause = CauseOf(c.Namespace, c.Event)
 	}
-	return in.cfg.Guard.AuthorizeUse(ctx, p, policy.OfGrant(c.Namespace, c.Function, c.Grant, q.Kind), q.Op, cause)
+	return in.cfg.Guard.AuthorizeUse(ctx, p, policy.OfGrant(c.Namespace, c.Function, c.Grant, q.Kind, q.Targets), q.Op, cause)
 }
 
 func principalOf(q *grant.Question) *access.Principal {

@@ -309,7 +309,9 @@ type needed struct {
 
 func (n *need) add(q *Request) {
 	id, _ := q.Principal.well()
-	n.uses = append(n.uses, needed{cedar.NewEntityUID(cedar.EntityType(q.Principal.Kind), cedar.String(id)), q.Action, q.Resource})
+	r := q.Resource
+	r.Grant, r.Reaches = "", "" // in a policy a grant has a name only
+	n.uses = append(n.uses, needed{cedar.NewEntityUID(cedar.EntityType(q.Principal.Kind), cedar.String(id)), q.Action, r})
 }
 
 // part is a narrower permit: some actions of one principal, or of whoever the permit is for, on some resources

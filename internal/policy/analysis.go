@@ -73,7 +73,7 @@ func (s *Set) access(q *Request, loose bool, room *workspace) Access {
 		}
 	}
 	out.Assumed = append(out.Assumed, assumed...)
-	slices.Sort(out.Assumed)
+	out.Assumed = inOrder(out.Assumed)
 	return out
 }
 

@@ -82,11 +82,14 @@ func (s *Set) MayGrant(q Request, ns ident.Namespace, function ident.FunctionNam
 		return Decision{}
 	}
 	d := s.judge(w, &selection{list: s.inScope(&w.request, &q, nil)})
-	p, ok := q.passage(w, false)
-	if !ok || len(s.borders) == 0 {
+	if len(s.borders) == 0 {
 		return d
 	}
-	t := s.pay(&p)
+	list, ok := q.passages(w, false, nil)
+	if !ok {
+		return d
+	}
+	t := s.payAll(list)
 	for _, b := range s.around(&end{kind: KindFunction, ns: ns, name: string(function)}, nil) {
 		t.denied = slices.DeleteFunc(t.denied, func(id string) bool { return id == b.id })
 	}

@@ -506,7 +506,7 @@ func TestGrantIsInItsFunction(t *testing.T) {
 	s := with(t, permitAll, file("", `@id("no") forbid (principal, action == Action::"useGrant", resource in Function::"shop/f") when { context has ip };`))
 	for name, allowed := range map[ident.FunctionName]bool{"f": false, "g": true} {
 		q := policy.Request{
-			Principal: user("ann"), Action: policy.UseGrant, Resource: policy.OfGrant("shop", name, "db", "sql"),
+			Principal: user("ann"), Action: policy.UseGrant, Resource: policy.OfGrant("shop", name, "db", "sql", ""),
 			Context: policy.Context{Now: noon, Transport: policy.TransportTLS, IP: ip("192.0.2.1")},
 		}
 		want, got := s.Plain(q), s.Decide(q)

@@ -171,11 +171,14 @@ type Resource struct {
 	Name      string
 	// Grant is the kind of a grant, "http" for instance, as far as it is known.
 	Grant string
+	// Reaches is what a grant reaches, one a line, as bridges name it: "host:api.example.org". Perimeters decide about that, and about
+	// nothing that does not stand here.
+	Reaches string
 }
 
-// OfGrant returns the resource that a grant of a function is.
-func OfGrant(ns ident.Namespace, function ident.FunctionName, name, kind string) Resource {
-	return Resource{Kind: KindGrant, Namespace: ns, Name: string(function) + "/" + name, Grant: kind}
+// OfGrant returns the resource that a grant of a function is, of a kind, and with what it reaches.
+func OfGrant(ns ident.Namespace, function ident.FunctionName, name, kind, reaches string) Resource {
+	return Resource{Kind: KindGrant, Namespace: ns, Name: string(function) + "/" + name, Grant: kind, Reaches: reaches}
 }
 
 // OfNamespace returns the resource that a whole namespace is.

@@ -113,7 +113,7 @@ func quickRequest(rnd *rand.Rand) policy.Request {
 		}
 	}
 	if rnd.IntN(8) == 0 {
-		q.Action, q.Resource = policy.UseGrant, policy.OfGrant(pick(rnd, ident.Namespace("a"), "b"), "f1", pick(rnd, "a", "b"), pick(rnd, "", "http"))
+		q.Action, q.Resource = policy.UseGrant, policy.OfGrant(pick(rnd, ident.Namespace("a"), "b"), "f1", pick(rnd, "a", "b"), pick(rnd, "", "http"), "")
 	}
 	if rnd.IntN(12) == 0 && p.Kind == policy.KindFunction {
 		q.Action, q.Resource = policy.Invoke, policy.Resource{Kind: policy.KindFunction, Namespace: p.Namespace, Name: string(p.ID[len("function:a/"):])}

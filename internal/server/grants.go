@@ -175,7 +175,7 @@ func (x *spaces) usedGrant(u grant.Used) {
 		return // the namespace is being closed
 	}
 	k := meter.UseKey{Function: u.Caller.Function, Revision: u.Caller.Revision, Grant: u.Caller.Grant, Kind: u.Kind}
-	sp.uses.Record(k, time.Now(), meter.Use{Failed: u.Code != "", Took: u.Took, In: u.In, Out: u.Out})
+	sp.uses.Record(k, time.Now(), meter.Use{Failed: u.Code != "", Denied: u.Err != nil && problem.From(u.Err).Kind == problem.Denied, Took: u.Took, In: u.In, Out: u.Out})
 }
 
 // lastUsed returns when a function used a grant last, as far as it is known.
