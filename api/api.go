@@ -277,7 +277,7 @@ type Function struct {
 // Grant is a named authority of a function. The limits of a publish grant are 0: it has none.
 type Grant struct {
 	Name string `json:"name"`
-	Kind string `json:"kind"` // "publish", "http", "sql", "kv", "blob", "secret" or "invoke"
+	Kind string `json:"kind"` // "publish", "http", "sql", "kv", "blob", "secret", "invoke" or "identity"
 	// Reaches are the single things that it may reach, in words, each of which is gained or lost as a whole.
 	Reaches      []string `json:"reaches"`
 	Rate         int      `json:"rate"` // uses in a second

@@ -147,7 +147,7 @@ func (k *Kind) Open(ctx context.Context, o grant.Opening) (grant.Door, error) {
 		k.buckets[name] = b
 	}
 	b.doors++
-	return &door{kind: k, bucket: b, grant: g, reply: o.Grant.Limits.Reply, uploads: map[fileID]*upload{}}, nil
+	return &door{kind: k, bucket: b, grant: g, reply: o.Grant.Limits.Reply, uploads: map[fileID]*upload{}, rehearsed: map[fileID]*rehearsal{}}, nil
 }
 
 // release gives a bucket back; what is kept of it in memory goes with its last door.
@@ -183,8 +183,9 @@ type door struct {
 	reply  int64
 	closed sync.Once
 
-	mu      sync.Mutex
-	uploads map[fileID]*upload
+	mu        sync.Mutex
+	uploads   map[fileID]*upload
+	rehearsed map[fileID]*rehearsal
 }
 
 // Close gives up the uploads that are open, and gives the bucket back.
@@ -223,23 +224,38 @@ type request struct {
 
 // Do serves one operation.
 func (d *door) Do(ctx context.Context, call *grant.Call) (grant.Reply, error) {
-	var r request
-	if err := json.Unmarshal(call.Request, &r, json.RejectUnknownMembers(true)); err != nil {
-		return grant.Reply{}, malformed("the request is not of the form that %q takes", clip(call.Op)).WithCause(err)
+	r, err := d.parse(call)
+	if err != nil {
+		return grant.Reply{}, err
 	}
 	switch call.Op {
 	case OpGet, OpStat:
-		return d.get(ctx, &r, call.Op == OpStat)
+		return d.get(ctx, r, call.Op == OpStat)
 	case OpList:
-		return d.list(ctx, &r)
-	case OpPut, OpDelete, OpOpen, OpWrite, OpCommit, OpAbort:
-		if d.grant.ReadOnly {
-			return grant.Reply{}, problem.New(problem.Denied, "grant.blob_read_only", "the grant only reads, and %q changes something", call.Op).
-				WithHint("remove read_only from the grant")
-		}
-		return d.change(ctx, &r, call)
+		return d.list(ctx, r)
 	}
-	return grant.Reply{}, malformed("a blob grant has no operation %q", clip(call.Op))
+	return d.change(ctx, r, call)
+}
+
+// changes reports whether an operation changes something.
+func changes(op string) bool { return op != OpGet && op != OpStat && op != OpList }
+
+// parse reads what a function sends, of an operation that there is and that it may do.
+func (d *door) parse(call *grant.Call) (*request, error) {
+	switch call.Op {
+	case OpPut, OpGet, OpStat, OpDelete, OpList, OpOpen, OpWrite, OpCommit, OpAbort:
+	default:
+		return nil, malformed("a blob grant has no operation %q", clip(call.Op))
+	}
+	var r request
+	if err := json.Unmarshal(call.Request, &r, json.RejectUnknownMembers(true)); err != nil {
+		return nil, malformed("the request is not of the form that %q takes", call.Op).WithCause(err)
+	}
+	if d.grant.ReadOnly && changes(call.Op) {
+		return nil, problem.New(problem.Denied, "grant.blob_read_only", "the grant only reads, and %q changes something", call.Op).
+			WithHint("remove read_only from the grant")
+	}
+	return &r, nil
 }
 
 // change serves an operation that changes something.
@@ -260,9 +276,7 @@ func (d *door) change(ctx context.Context, r *request, call *grant.Call) (grant.
 		if call.Op == OpPut {
 			return d.put(ctx, u, call.Body)
 		}
-		return answer(struct {
-			Upload string `json:"upload"`
-		}{u.id.String()})
+		return answer(openAnswer{u.id.String()})
 	}
 	u, err := d.find(of, r.Upload)
 	if err != nil {
@@ -274,9 +288,7 @@ func (d *door) change(ctx context.Context, r *request, call *grant.Call) (grant.
 		if err != nil {
 			return grant.Reply{}, err
 		}
-		return answer(struct {
-			Size int64 `json:"size"`
-		}{size})
+		return answer(writeAnswer{size})
 	case OpAbort:
 		u.abort()
 		return grant.Reply{}, nil
@@ -428,18 +440,13 @@ func (d *door) delete(ctx context.Context, r *request) (grant.Reply, error) {
 	if err != nil {
 		return grant.Reply{}, err
 	}
-	return answer(struct {
-		Deleted bool `json:"deleted"`
-	}{deleted})
+	return answer(deleteAnswer{deleted})
 }
 
 func (d *door) list(ctx context.Context, r *request) (grant.Reply, error) {
-	limit := r.Limit
-	if limit == 0 {
-		limit = defaultList
-	}
-	if limit < 0 || limit > maxList || len(r.Prefix) > maxName || len(r.After) > maxName {
-		return grant.Reply{}, malformed("a list has 1 to %d objects, and a prefix of at most %d bytes", maxList, maxName)
+	limit, err := r.limit()
+	if err != nil {
+		return grant.Reply{}, err
 	}
 	after := ""
 	if r.After != "" {
@@ -449,11 +456,7 @@ func (d *door) list(ctx context.Context, r *request) (grant.Reply, error) {
 	if err != nil {
 		return grant.Reply{}, err
 	}
-	out := struct {
-		Objects []described `json:"objects"`
-		// After is what the next list begins after; it is empty when there is no more.
-		After string `json:"after,omitzero"`
-	}{Objects: make([]described, 0, len(objects))}
+	out := listAnswer{Objects: make([]described, 0, len(objects))}
 	for _, o := range objects {
 		out.Objects = append(out.Objects, describe(o, strings.TrimPrefix(o.name, d.grant.Prefix)))
 	}
@@ -462,6 +465,35 @@ func (d *door) list(ctx context.Context, r *request) (grant.Reply, error) {
 	}
 	return answer(out)
 }
+
+// limit returns how many objects a list has at most.
+func (r *request) limit() (int, error) {
+	if r.Limit < 0 || r.Limit > maxList || len(r.Prefix) > maxName || len(r.After) > maxName {
+		return 0, malformed("a list has 1 to %d objects, and a prefix of at most %d bytes", maxList, maxName)
+	}
+	if r.Limit == 0 {
+		return defaultList, nil
+	}
+	return r.Limit, nil
+}
+
+// What operations answer with, beside described.
+type (
+	openAnswer struct {
+		Upload string `json:"upload"`
+	}
+	writeAnswer struct {
+		Size int64 `json:"size"`
+	}
+	deleteAnswer struct {
+		Deleted bool `json:"deleted"`
+	}
+	listAnswer struct {
+		Objects []described `json:"objects"`
+		// After is what the next list begins after; it is empty when there is no more.
+		After string `json:"after,omitzero"`
+	}
+)
 
 func answer[T any](v T) (grant.Reply, error) {
 	text, err := json.Marshal(v)

@@ -140,8 +140,7 @@ func (u *upload) append(ctx context.Context, offset int64, p []byte) (int64, err
 	most := u.door.grant.ObjectSize
 	switch size := u.w.size; {
 	case offset != size:
-		return 0, problem.New(problem.Conflict, "grant.blob_offset", "the upload has %d bytes, so that nothing is written at %d", size, offset).
-			WithHint("write the parts of an object one after the other")
+		return 0, outOfOrder(size, offset)
 	case int64(len(p)) > most-size:
 		return 0, tooLarge(most)
 	}
@@ -175,8 +174,7 @@ func (u *upload) commit(ctx context.Context) (*object, error) {
 		return nil, u.broken(err)
 	}
 	if want := u.terms.digest; want != nil && *want != sum {
-		return nil, u.broken(problem.New(problem.Conflict, "grant.blob_digest", "the content has the digest %s, and not the one that was named", sum).
-			WithHint("send it again"))
+		return nil, u.broken(otherDigest(sum))
 	}
 	o := &object{name: u.terms.name, expires: u.terms.expires, content: &content{id: u.id, digest: sum, size: size}}
 	kept, err := u.door.bucket.commit(ctx, u.id, o, u.terms.version)
@@ -232,4 +230,13 @@ func noUpload() error {
 func tooLarge(most int64) error {
 	return problem.New(problem.TooLarge, "grant.blob_too_large", "the object would be larger than the %d bytes that the grant takes", most).
 		WithHint("raise object_size of the grant")
+}
+
+func outOfOrder(size, offset int64) error {
+	return problem.New(problem.Conflict, "grant.blob_offset", "the upload has %d bytes, so that nothing is written at %d", size, offset).
+		WithHint("write the parts of an object one after the other")
+}
+
+func otherDigest(sum digest) error {
+	return problem.New(problem.Conflict, "grant.blob_digest", "the content has the digest %s, and not the one that was named", sum).WithHint("send it again")
 }

@@ -270,12 +270,13 @@ type (
 
 // entry returns what a set would store.
 func (d *door) entry(key string, r *request, call *grant.Call) (*entry, error) {
-	e := &entry{key: key, value: r.Value, binary: call.Body != nil}
+	// Bytes that are none and no bytes are the same on the way from a worker: what there is beside a value counts only when it is some.
+	e := &entry{key: key, value: r.Value, binary: r.Value == nil}
 	if e.binary {
 		e.value = call.Body
 	}
 	switch {
-	case (call.Body == nil) == (r.Value == nil):
+	case r.Value == nil && call.Body == nil, r.Value != nil && len(call.Body) > 0:
 		return nil, malformed("a value is set to JSON or to bytes, one of them")
 	case int64(len(e.value)) > d.grant.ValueSize:
 		return nil, problem.New(problem.TooLarge, "grant.kv_too_large", "the value is %d bytes, the grant takes %d", len(e.value), d.grant.ValueSize)

@@ -175,6 +175,24 @@ func TestSetAndGet(t *testing.T) {
 	}
 }
 
+// TestNoBytes: from a worker no bytes come as bytes of no length. Beside a value they are none, and without one they are the value.
+func TestNoBytes(t *testing.T) {
+	t.Parallel()
+	door := newWorld(t).door(t, "shop", manifest.KVGrant{Bucket: "carts"})
+	for request, want := range map[string]string{`{"key":"a","value":{"x":1}}`: `{"value":{"x":1},"version":`, `{"key":"a"}`: `{"version":`} {
+		if _, err := door.Do(t.Context(), &grant.Call{Op: "set", Request: []byte(request), Body: []byte{}}); err != nil {
+			t.Errorf("set %s: %v", request, err)
+		}
+		if got := do(t, door, "get", `{"key":"a"}`); !strings.HasPrefix(got, want) {
+			t.Errorf("after set %s there is %s; want %s", request, got, want)
+		}
+	}
+	_, err := door.Do(t.Context(), &grant.Call{Op: "set", Request: []byte(`{"key":"a","value":1}`), Body: []byte{1}})
+	if p, ok := errors.AsType[*problem.Error](err); !ok || p.Code != "grant.kv_request" {
+		t.Errorf("a value and bytes: %v; want grant.kv_request", err)
+	}
+}
+
 func TestCompareAndSet(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
