@@ -205,10 +205,18 @@ type Plan struct {
 	Revision int      `json:"revision"`
 	Changes  []Change `json:"changes"`
 	// Grants is what functions gain and lose, and what they have and do not use.
-	Grants  []GrantChange `json:"grants,omitempty"`
-	Applied bool          `json:"applied"`
+	Grants []GrantChange `json:"grants,omitempty"`
+	// Crossings are what new and changed functions and subscriptions are for and a perimeter denies, or in dry-run would.
+	Crossings []Crossing `json:"crossings,omitempty"`
+	Applied   bool       `json:"applied"`
 	// Policies is what the app's policies change, of an app that has some.
 	Policies *PolicyPlan `json:"policies,omitzero"`
+	// NeedsApproval says that functions gain something, which somebody else has to approve in this namespace; Approval is what waits
+	// for that, of an app that was applied.
+	NeedsApproval bool      `json:"needs_approval,omitzero"`
+	Approval      *Approval `json:"approval,omitzero"`
+	// Supersedes is the approval of an apply before, which nobody can give any more because of this one.
+	Supersedes string `json:"supersedes,omitempty"`
 }
 
 // GrantChange is what becomes of one grant of a function.
@@ -262,12 +270,14 @@ type Function struct {
 	Grants       []Grant   `json:"grants,omitempty"`
 	Deployed     time.Time `json:"deployed"`
 	By           string    `json:"deployed_by"`
+	// Approval is of what it gained last, when somebody had to approve that.
+	Approval *FunctionApproval `json:"approval,omitzero"`
 }
 
 // Grant is a named authority of a function. The limits of a publish grant are 0: it has none.
 type Grant struct {
 	Name string `json:"name"`
-	Kind string `json:"kind"` // "publish", "http", "sql", "kv", "blob", "secret" or "invoke"
+	Kind string `json:"kind"` // "publish", "http", "sql", "kv", "blob", "secret", "invoke" or "identity"
 	// Reaches are the single things that it may reach, in words, each of which is gained or lost as a whole.
 	Reaches      []string `json:"reaches"`
 	Rate         int      `json:"rate"` // uses in a second
@@ -288,6 +298,24 @@ type Usage struct {
 	Until time.Time   `json:"until"`
 	Lines []UsageLine `json:"lines"` // most processor time first
 	Total UsageLine   `json:"total"`
+	// Grants are those that were used. They are counted by whole days (UTC).
+	Grants []GrantUsage `json:"grants"`
+}
+
+// GrantUsage is what a function used one of its grants for. Durations are seconds, sizes bytes.
+type GrantUsage struct {
+	Function string `json:"function"`
+	Grant    string `json:"grant"`
+	Kind     string `json:"kind"`
+	Uses     int64  `json:"uses"`
+	Failed   int64  `json:"failed"` // with those that were denied
+	Denied   int64  `json:"denied"`
+	BytesIn  int64  `json:"bytes_in"`  // of requests
+	BytesOut int64  `json:"bytes_out"` // of replies
+	// P50 and P99 are exact to a factor of 2.
+	P50      float64   `json:"p50_seconds"`
+	P99      float64   `json:"p99_seconds"`
+	LastUsed time.Time `json:"last_used"`
 }
 
 // UsageLine is one line of a statement of usage. Durations are seconds, sizes bytes.
@@ -373,7 +401,10 @@ type PolicyPlan struct {
 	Replayed   int64              `json:"replayed"`
 	Replay     []ReplayDifference `json:"replay"`
 	ReplayMore bool               `json:"replay_more,omitzero"`
-	Applied    bool               `json:"applied"`
+	// Crossings are what apps are for and a new or changed perimeter denies, or in dry-run would.
+	Crossings     []Crossing `json:"crossings,omitempty"`
+	CrossingsMore bool       `json:"crossings_more,omitzero"`
+	Applied       bool       `json:"applied"`
 }
 
 // AccessChange is something that a principal may do with other policies and not with these, or the other way round.
@@ -413,6 +444,8 @@ type PolicyExplanation struct {
 	DryRun  []string `json:"dry_run,omitempty"`
 	// Perimeters are those whose border it crosses.
 	Perimeters []PerimeterVerdict `json:"perimeters,omitempty"`
+	// Approval is of what the function gained last that the question is about, when somebody had to approve that.
+	Approval *FunctionApproval `json:"approval,omitzero"`
 }
 
 // PerimeterVerdict says what one perimeter makes of a question that crosses its border.
@@ -421,6 +454,8 @@ type PerimeterVerdict struct {
 	Mode      string `json:"mode"`      // "enforce" or "dry-run"
 	Direction string `json:"direction"` // "in" or "out"
 	Denied    bool   `json:"denied"`    // in dry-run: it would
+	// To is what it leads to: of a grant each thing that it reaches has a verdict of its own.
+	To string `json:"to"`
 	// Bridge is the bridge that is taken, and Bridges are all that lead to the resource.
 	Bridge  string          `json:"bridge,omitempty"`
 	Bridges []BridgeVerdict `json:"bridges,omitempty"`
@@ -464,7 +499,7 @@ type Level struct {
 	Methods  []string `json:"methods,omitempty"`
 }
 
-// Perimeter is a named set of event types and functions with a border.
+// Perimeter is a named set of members with a border.
 type Perimeter struct {
 	ID          string   `json:"id"`
 	Name        string   `json:"name"`
@@ -473,6 +508,12 @@ type Perimeter struct {
 	Mode        string   `json:"mode"` // "enforce" or "dry-run"
 	EventTypes  []string `json:"event_types"`
 	Functions   []string `json:"functions"`
+	Secrets     []string `json:"secrets,omitempty"`
+	Hosts       []string `json:"hosts,omitempty"`
+	Audiences   []string `json:"audiences,omitempty"`
+	KV          []string `json:"kv,omitempty"`
+	SQLite      []string `json:"sqlite,omitempty"`
+	Blob        []string `json:"blob,omitempty"`
 	Levels      []Level  `json:"levels"`
 	Bridges     []Bridge `json:"bridges"`
 	File        string   `json:"file"`
@@ -493,17 +534,20 @@ type PerimeterTest struct {
 	// Asked is what was asked and denied, and in dry-run would have been.
 	Asked []Decision `json:"asked"`
 	More  bool       `json:"more,omitzero"` // there are others
-	// Declared are subscriptions and publish grants that cross its border without a bridge.
+	// Declared are subscriptions and grants that cross its border without a bridge.
 	Declared []Crossing `json:"declared"`
 }
 
 // Crossing is a way over a border that an app declares.
 type Crossing struct {
-	From     string  `json:"from"`
-	Action   string  `json:"action"`
-	Resource string  `json:"resource"`
-	By       string  `json:"by"` // the subscription or the function with the grant
-	Needed   *Bridge `json:"needed,omitempty"`
+	Perimeter string `json:"perimeter"`
+	Mode      string `json:"mode"` // "enforce" or "dry-run"
+	From      string `json:"from"`
+	Action    string `json:"action"`
+	Resource  string `json:"resource"` // of a grant what it reaches
+	By        string `json:"by"`       // the subscription, or the grant and its function
+	// Needed is a bridge that would do; absent when there is one, whose condition or level is not met.
+	Needed *Bridge `json:"needed,omitempty"`
 }
 
 // PolicyMatch is a policy whose scope a question is in.
@@ -663,6 +707,28 @@ type TokenList struct {
 	Tokens []Token `json:"tokens"`
 }
 
+// Issuer is the issuer of identity tokens for functions.
+type Issuer struct {
+	URL  string      `json:"url,omitempty"` // without one, functions get no tokens
+	Keys []IssuerKey `json:"keys"`          // the oldest first
+	// Revoked are the ids of the keys that this request ended.
+	Revoked []string `json:"revoked,omitempty"`
+}
+
+// IssuerRotation asks for a new key of the issuer.
+type IssuerRotation struct {
+	// RevokeOld ends all keys that there are, at once.
+	RevokeOld bool `json:"revoke_old,omitempty"`
+}
+
+// IssuerKey is a key that the issuer publishes.
+type IssuerKey struct {
+	ID      string     `json:"id"`
+	State   string     `json:"state"` // "next", "signs" or "expires"
+	Created time.Time  `json:"created"`
+	Until   *time.Time `json:"until,omitempty"`
+}
+
 // Status is the state of the server and of the namespaces the caller may see.
 type Status struct {
 	Version  string      `json:"version"`
@@ -752,6 +818,8 @@ type Namespace struct {
 	Owners []string `json:"owners"`
 	// Policies is what its policies began with: "roles", or "none".
 	Policies string `json:"policies"`
+	// Approvals is "gains" when a second principal has to approve what functions gain, or "none".
+	Approvals string `json:"approvals"`
 	// Quotas are by name; one that is not there does not bound. Use is what of each could be used, bounded or not.
 	Quotas    map[string]int64 `json:"quotas"`
 	Use       map[string]int64 `json:"use,omitempty"`
@@ -764,19 +832,21 @@ type NamespaceList struct {
 	Namespaces []Namespace `json:"namespaces"`
 }
 
-// NamespaceRequest asks for a namespace. Policies is "roles" when it is empty.
+// NamespaceRequest asks for a namespace. Policies is "roles" when it is empty, and Approvals "none".
 type NamespaceRequest struct {
-	Name     string           `json:"name"`
-	Owners   []string         `json:"owners,omitempty"`
-	Policies string           `json:"policies,omitempty"`
-	Quotas   map[string]int64 `json:"quotas,omitempty"`
+	Name      string           `json:"name"`
+	Owners    []string         `json:"owners,omitempty"`
+	Policies  string           `json:"policies,omitempty"`
+	Approvals string           `json:"approvals,omitempty"`
+	Quotas    map[string]int64 `json:"quotas,omitempty"`
 }
 
 // NamespaceUpdate changes a namespace: what is absent stays. A quota of 0 ends it.
 type NamespaceUpdate struct {
-	Owners   *[]string        `json:"owners,omitempty"`
-	Policies string           `json:"policies,omitempty"`
-	Quotas   map[string]int64 `json:"quotas,omitempty"`
+	Owners    *[]string        `json:"owners,omitempty"`
+	Policies  string           `json:"policies,omitempty"`
+	Approvals string           `json:"approvals,omitempty"`
+	Quotas    map[string]int64 `json:"quotas,omitempty"`
 }
 
 // NamespaceDeleted is the last balance of a namespace that was deleted: Accepted = Done + Dead + Pending. Pending events are

@@ -38,6 +38,7 @@ func roles() map[string]func(context.Context, []string) error {
 		"invocations": runInvocations,
 		"barecalls":   runBareCalls,
 		"wakes":       runWakes,
+		"baregrants":  runBareGrants,
 	}
 }
 

@@ -9,18 +9,13 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/go-json-experiment/json"
-	"github.com/tetratelabs/wazero"
-	wasm "github.com/tetratelabs/wazero/api"
-	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
 
 	"sallyport/api"
 	"sallyport/internal/cell"
-	"sallyport/internal/cell/js"
 	"sallyport/internal/problem"
 )
 
@@ -45,7 +40,7 @@ type guestUnderTest struct {
 	name  string
 	spec  cell.Spec
 	event []byte
-	bare  func(context.Context, guestUnderTest) (*bareGuest, error)
+	bare  func(context.Context, guestUnderTest, part) (*bareGuest, error)
 	ratio bar
 	more  bar // µs
 	// lasts is how many events an instance can handle that is never reset, 0 for any number: it is made anew in
@@ -75,10 +70,11 @@ func guestsUnderTest(module []byte) ([]guestUnderTest, error) {
 	return guests, nil
 }
 
-// runCells is the process that measureCells starts.
+// runCells is the process that measureCells starts. By hand, it can be told to measure one guest only.
 func runCells(ctx context.Context, args []string) error {
-	if len(args) != 2 {
-		return errors.New("usage: bench cells GUEST.wasm DURATION")
+	only := len(args) == 3
+	if len(args) != 2 && !only {
+		return errors.New("usage: bench cells GUEST.wasm DURATION [NAME]")
 	}
 	module, err := os.ReadFile(args[0])
 	if err != nil {
@@ -94,9 +90,15 @@ func runCells(ctx context.Context, args []string) error {
 	}
 	r := &report{}
 	for _, g := range guests {
+		if only && g.name != args[2] {
+			continue
+		}
 		if err := compareCells(ctx, r, g, duration); err != nil {
 			return fmt.Errorf("%s: %w", g.name, err)
 		}
+	}
+	if only {
+		return r.print(os.Stdout)
 	}
 	// Who stops a guest is another thread, and a server has more than one processor for that.
 	if err := pinSelf(serverCPU, loadCPU); err != nil {
@@ -177,44 +179,43 @@ func compareCells(ctx context.Context, r *report, g guestUnderTest, duration tim
 	if err != nil {
 		return err
 	}
-	bare, err := g.bare(ctx, g)
-	if err != nil {
-		return err
+	alone := make([]*bareGuest, resetToo+1)
+	for p := range alone {
+		if alone[p], err = g.bare(ctx, g, part(p)); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, alone[p].close(ctx)) }()
 	}
-	defer func() { err = errors.Join(err, bare.runtime.Close(ctx)) }()
-	forms := []struct {
-		name string
-		call func() error
-	}{
-		{"bare wazero, one instance for all", func() error { return bare.call(ctx) }},
-		{"cell: reset, interruptible, measured", func() error {
+	forms := []form{
+		{"bare wazero, one instance for all", alone[nothing], alone[nothing].call},
+		{"the same, hardened", alone[checks], alone[checks].call},
+		{"the same, hardened and reset", alone[resetToo], alone[resetToo].call},
+		{"cell: reset, interruptible, measured", nil, func(ctx context.Context) error {
 			_, _, err := f.Invoke(ctx, cell.Input{Event: g.event, EventID: "e-1", Attempt: 1})
 			return err
 		}},
-		{"bare wazero, new instance an event", func() error { return bare.fresh(ctx) }},
+		{"bare wazero, new instance an event", nil, alone[nothing].fresh},
 	}
 	took := make([][]time.Duration, len(forms))
 	const turns = 20
 	var ratios, more []float64 // of the medians of each turn: what disturbs the machine disturbs a turn as a whole
+	var least [4]time.Duration // of the medians of the turns, of each form but the last
 	for range turns {
-		from := [...]int{len(took[0]), len(took[1])}
+		var p50 [4]time.Duration
 		for i, form := range forms {
-			for began := time.Now(); time.Since(began) < duration/turns; {
-				if bare.renew != nil {
-					if err := bare.renew(ctx); err != nil {
-						return err
-					}
+			turn, err := form.run(ctx, duration/turns)
+			if err != nil {
+				return fmt.Errorf("%s: %w", form.name, err)
+			}
+			took[i] = append(took[i], turn...)
+			if i < len(p50) {
+				p50[i], _ = percentiles(turn)
+				if least[i] == 0 || p50[i] < least[i] {
+					least[i] = p50[i]
 				}
-				start := time.Now()
-				if err := form.call(); err != nil {
-					return fmt.Errorf("%s: %w", form.name, err)
-				}
-				took[i] = append(took[i], time.Since(start))
 			}
 		}
-		base, _ := percentiles(took[0][from[0]:])
-		ours, _ := percentiles(took[1][from[1]:])
-		ratios, more = append(ratios, float64(ours)/float64(base)), append(more, float64(ours-base)/1e3)
+		ratios, more = append(ratios, float64(p50[3])/float64(p50[0])), append(more, float64(p50[3]-p50[0])/1e3)
 	}
 	measure := "(cell) " + g.name
 	for i, form := range forms {
@@ -223,211 +224,32 @@ func compareCells(ctx context.Context, r *report, g guestUnderTest, duration tim
 	note := fmt.Sprintf("median of %d turns", turns)
 	r.compare(measure, "p50, cell : bare", median(ratios), g.ratio, note)
 	r.figure(measure, "p50, cell more than bare", median(more), "µs", g.more, note)
-	return nil
-}
-
-// bareGuest is a guest on wazero alone.
-type bareGuest struct {
-	runtime wazero.Runtime
-	call    func(context.Context) error
-	fresh   func(context.Context) error
-	// renew makes ready for the next call, outside of what is measured; may be nil.
-	renew func(context.Context) error
-}
-
-// hostCalls is the least that a guest needs of the module "sallyport".
-type hostCalls struct {
-	event  []byte
-	result []byte
-}
-
-func (h *hostCalls) instantiate(ctx context.Context, runtime wazero.Runtime) error {
-	const i32, i64 = wasm.ValueTypeI32, wasm.ValueTypeI64
-	builder := runtime.NewHostModuleBuilder("sallyport")
-	for _, fn := range []struct {
-		name            string
-		call            func(mem wasm.Memory, stack []uint64)
-		params, results []wasm.ValueType
-	}{
-		{"event_size", func(_ wasm.Memory, stack []uint64) { stack[0] = uint64(len(h.event)) }, nil, []wasm.ValueType{i32}},
-		{"event_read", func(mem wasm.Memory, stack []uint64) {
-			n := min(uint32(stack[1]), uint32(len(h.event)))
-			mem.Write(uint32(stack[0]), h.event[:n])
-			stack[0] = uint64(n)
-		}, []wasm.ValueType{i32, i32}, []wasm.ValueType{i32}},
-		{"attempt", func(_ wasm.Memory, stack []uint64) { stack[0] = 1 }, nil, []wasm.ValueType{i32}},
-		{"deadline", func(_ wasm.Memory, stack []uint64) { stack[0] = 0 }, nil, []wasm.ValueType{i64}},
-		{"log", func(wasm.Memory, []uint64) {}, []wasm.ValueType{i32, i32, i32}, nil},
-		{"result_write", func(mem wasm.Memory, stack []uint64) {
-			part, _ := mem.Read(uint32(stack[0]), uint32(stack[1]))
-			h.result = append(h.result[:0], part...)
-			stack[0] = stack[1]
-		}, []wasm.ValueType{i32, i32}, []wasm.ValueType{i32}},
-	} {
-		builder.NewFunctionBuilder().WithGoModuleFunction(wasm.GoModuleFunc(func(_ context.Context, mod wasm.Module, stack []uint64) {
-			fn.call(mod.Memory(), stack)
-		}), fn.params, fn.results).Export(fn.name)
-	}
-	_, err := builder.Instantiate(ctx)
-	return err
-}
-
-// bareReactor calls a module as wazero runs it by itself: not hardened, never reset.
-func bareReactor(ctx context.Context, g guestUnderTest) (*bareGuest, error) {
-	runtime := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigCompiler())
-	host := &hostCalls{event: g.event}
-	_, err := wasi_snapshot_preview1.Instantiate(ctx, runtime)
-	if err = errors.Join(err, host.instantiate(ctx, runtime)); err != nil {
-		return nil, err
-	}
-	code, err := runtime.CompileModule(ctx, g.spec.Code)
-	if err != nil {
-		return nil, err
-	}
-	instantiate := func(ctx context.Context) (wasm.Module, wasm.Function, error) {
-		mod, err := runtime.InstantiateModule(ctx, code, wazero.NewModuleConfig().WithName("").WithStartFunctions("_initialize").WithSysWalltime().WithSysNanotime())
-		if err != nil {
-			return nil, nil, err
-		}
-		return mod, mod.ExportedFunction("sallyport_handle"), nil
-	}
-	call := func(ctx context.Context, handle wasm.Function) error {
-		var stack [1]uint64
-		if err := handle.CallWithStack(ctx, stack[:]); err != nil {
-			return err
-		}
-		if int32(stack[0]) != 0 {
-			return fmt.Errorf("the guest failed: %s", host.result)
-		}
-		return nil
-	}
-	var (
-		instance wasm.Module
-		shared   wasm.Function
-		was      []byte
-		left     int
-	)
-	renew := func(ctx context.Context) (err error) {
-		if instance != nil && left > 0 {
-			return nil
-		}
-		left = g.lasts
-		if instance != nil && g.lasts == 1 {
-			return rewrite(instance.Memory(), was)
-		}
-		if instance != nil {
-			err = instance.Close(ctx)
-		}
-		if err == nil {
-			instance, shared, err = instantiate(ctx)
-		}
-		if err != nil || g.lasts == 0 {
-			return err
-		}
-		memory, _ := instance.Memory().Read(0, instance.Memory().Size())
-		was = slices.Clone(memory)
-		return rewrite(instance.Memory(), was) // so that its pages are there
-	}
-	b := &bareGuest{runtime: runtime}
-	if g.lasts > 0 {
-		b.renew = renew
-	}
-	b.call = func(ctx context.Context) error {
-		left--
-		return call(ctx, shared)
-	}
-	b.fresh = func(ctx context.Context) error {
-		mod, handle, err := instantiate(ctx)
-		if err != nil {
-			return err
-		}
-		return errors.Join(call(ctx, handle), mod.Close(ctx))
-	}
-	return b, renew(ctx)
-}
-
-// rewrite makes a memory again what it was.
-func rewrite(memory wasm.Memory, was []byte) error {
-	if int(memory.Size()) != len(was) || !memory.Write(0, was) {
-		return errors.New("the memory of the bare guest has grown")
+	for i, what := range []string{"checks", "reset", "all else that a cell does"} {
+		r.figure(measure, "of that, "+what, float64(least[i+1]-least[i])/1e3, "µs", bar{}, fmt.Sprintf("lowest p50 of %d turns", turns))
 	}
 	return nil
 }
 
-// scriptEvents is how many events one bare instance of QuickJS handles: the values of an event are never
-// freed, because a cell puts all of its memory back.
-const scriptEvents = 500
-
-// scriptOutput is a js.Host that keeps the result.
-type scriptOutput struct{ result []byte }
-
-func (*scriptOutput) Log(uint32, []byte)   {}
-func (h *scriptOutput) Result(text []byte) { h.result = append(h.result[:0], text...) }
-func (*scriptOutput) Random(p []byte)      { clear(p) }
-func (*scriptOutput) Attempt() int         { return 1 }
-func (*scriptOutput) Deadline() int64      { return 0 }
-func (*scriptOutput) Grants() []byte       { return nil }
-func (*scriptOutput) Waits() bool          { return false }
-
-// Use begins nothing: the guests of this benchmark have no grants.
-func (*scriptOutput) Use(string, string, []byte, []byte) uint32 { return 0 }
-
-// Answer has none.
-func (*scriptOutput) Answer(context.Context, time.Duration) (js.Answer, bool) {
-	return js.Answer{}, false
+// form is one way to have a guest handle events.
+type form struct {
+	name  string
+	guest *bareGuest // that is renewed before each call, or nil
+	call  func(context.Context) error
 }
 
-// bareScript calls a script in QuickJS as wazero runs it by itself.
-func bareScript(ctx context.Context, g guestUnderTest) (*bareGuest, error) {
-	runtime := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigCompiler())
-	_, err := wasi_snapshot_preview1.Instantiate(ctx, runtime)
-	if err = errors.Join(err, js.InstantiateHost(ctx, runtime)); err != nil {
-		return nil, err
-	}
-	code, err := runtime.CompileModule(ctx, js.Code())
-	if err != nil {
-		return nil, err
-	}
-	host := &scriptOutput{}
-	boot := func(ctx context.Context) (*js.VM, js.State, wasm.Module, error) {
-		mod, err := runtime.InstantiateModule(ctx, code, wazero.NewModuleConfig().WithName("").WithStartFunctions().WithSysWalltime().WithSysNanotime())
-		if err != nil {
-			return nil, js.State{}, nil, err
+// run calls it for so long, and returns how long each call took.
+func (f form) run(ctx context.Context, duration time.Duration) (took []time.Duration, err error) {
+	for began := time.Now(); time.Since(began) < duration; {
+		if f.guest != nil && f.guest.renew != nil {
+			if err := f.guest.renew(ctx); err != nil {
+				return nil, err
+			}
 		}
-		vm := js.NewVM(mod, host)
-		state, err := vm.Boot(vm.Context(ctx), g.spec.Name, g.spec.Code)
-		return vm, state, mod, err
+		start := time.Now()
+		if err := f.call(ctx); err != nil {
+			return nil, err
+		}
+		took = append(took, time.Since(start))
 	}
-	var (
-		vm    *js.VM
-		state js.State
-		mod   wasm.Module
-		left  int
-	)
-	b := &bareGuest{runtime: runtime, renew: func(ctx context.Context) (err error) {
-		if left > 0 {
-			return nil
-		}
-		if mod != nil {
-			err = mod.Close(ctx)
-		}
-		left = scriptEvents
-		if err == nil {
-			vm, state, mod, err = boot(ctx)
-		}
-		return err
-	}}
-	b.call = func(ctx context.Context) error {
-		left--
-		vm.Resume(state)
-		return vm.Handle(vm.Context(ctx), g.event)
-	}
-	b.fresh = func(ctx context.Context) error {
-		vm, _, mod, err := boot(ctx)
-		if err != nil {
-			return err
-		}
-		return errors.Join(vm.Handle(vm.Context(ctx), g.event), mod.Close(ctx))
-	}
-	return b, b.renew(ctx)
+	return took, nil
 }

@@ -6,16 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"os/exec"
 	"path/filepath"
-	"runtime"
 	"sync"
 	"time"
-
-	"golang.org/x/sys/unix"
-
-	"github.com/go-json-experiment/json"
 
 	"sallyport/api"
 	"sallyport/client"
@@ -39,7 +32,7 @@ const (
 // trivial function that is called every few milliseconds, and of accepting an event, while nothing else runs, and
 // while a function has more to do than it can. Its own pace is beside it: it is not to starve.
 func measureFair(ctx context.Context, o options, r *report, _ io.Writer) (err error) {
-	s, err := startUnpinned(ctx, o, filepath.Join(o.dir, "fair"))
+	s, err := startSallyportOn(ctx, o, bothCPUs, filepath.Join(o.dir, "fair"))
 	if err != nil {
 		return err
 	}
@@ -78,39 +71,6 @@ func measureFair(ctx context.Context, o options, r *report, _ io.Writer) (err er
 		r.figure("(fair)", "done by "+c.what, float64(median(g.pace)), "events/s", bar{}, "")
 	}
 	return nil
-}
-
-// startUnpinned starts the server on all processors: what is measured is how they are shared.
-func startUnpinned(ctx context.Context, o options, dir string) (*sallyport, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, err
-	}
-	readyFile := filepath.Join(dir, "ready.json")
-	p := &process{}
-	p.cmd = exec.CommandContext(ctx, o.binary, "server", "--listen", "127.0.0.1:0", "--data-dir", filepath.Join(dir, "data"), "--ready-file", readyFile)
-	p.cmd.Stderr = &p.log
-	started := make(chan error)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: this thread ends with what it may
-		var all unix.CPUSet
-		for cpu := range runtime.NumCPU() {
-			all.Set(cpu)
-		}
-		if err := unix.SchedSetaffinity(0, &all); err != nil {
-			started <- fmt.Errorf("unpin the server: %w", err)
-			return
-		}
-		started <- p.cmd.Start()
-	}()
-	if err := <-started; err != nil {
-		return nil, err
-	}
-	ready, err := awaitFile(ctx, readyFile)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("the server did not become ready: %w\n%s", err, p.log.String()), p.stop())
-	}
-	s := &sallyport{process: p}
-	return s, json.Unmarshal(ready, &s.ready)
 }
 
 // fair is the app under measurement, with events that wait for the heavy function.

@@ -21,6 +21,10 @@ import (
 
 // startWalled starts a server with this setting of the second wall, and more lines of [cells].
 func startWalled(ctx context.Context, o options, name, wall string, cells ...string) (*sallyport, error) {
+	return startWalledOn(ctx, o, oneCPU, name, wall, cells...)
+}
+
+func startWalledOn(ctx context.Context, o options, cpus, name, wall string, cells ...string) (*sallyport, error) {
 	dir := filepath.Join(o.dir, name+"-wall-"+wall)
 	file := dir + ".toml"
 	text := fmt.Sprintf("[cells]\nsecond_wall = %q\n", wall)
@@ -30,7 +34,7 @@ func startWalled(ctx context.Context, o options, name, wall string, cells ...str
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
-	return startSallyport(ctx, o, dir, "--config", file)
+	return startSallyportOn(ctx, o, cpus, dir, "--config", file)
 }
 
 // measureKept is how much of a core reaches the handler: the events a second of CPU that a server
@@ -188,11 +192,11 @@ func runBareCalls(ctx context.Context, args []string) (err error) {
 	if err != nil {
 		return err
 	}
-	bare, err := bareScript(ctx, guestUnderTest{spec: cell.Spec{Name: "f.js", Kind: api.ModuleScript, Code: []byte(benchScript)}, event: envelope()})
+	bare, err := bareScript(ctx, guestUnderTest{spec: cell.Spec{Name: "f.js", Kind: api.ModuleScript, Code: []byte(benchScript)}, event: envelope()}, nothing)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, bare.runtime.Close(ctx)) }()
+	defer func() { err = errors.Join(err, bare.close(ctx)) }()
 	var s sample
 	for s.Wall < duration {
 		if err := bare.renew(ctx); err != nil {

@@ -22,7 +22,12 @@ type sallyport struct {
 	ready api.Ready
 }
 
+// startSallyport starts a server on the server's processor.
 func startSallyport(ctx context.Context, o options, dir string, extra ...string) (*sallyport, error) {
+	return startSallyportOn(ctx, o, oneCPU, dir, extra...)
+}
+
+func startSallyportOn(ctx context.Context, o options, cpus, dir string, extra ...string) (*sallyport, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -34,7 +39,7 @@ func startSallyport(ctx context.Context, o options, dir string, extra ...string)
 		o.binary, "server", "--listen", "127.0.0.1:0", "--debug-socket", filepath.Join(dir, "data", "debug.sock"),
 		"--data-dir", filepath.Join(dir, "data"), "--ready-file", readyFile,
 	}
-	p, err := start(ctx, readyFile, append(command, extra...)...)
+	p, err := start(ctx, cpus, readyFile, append(command, extra...)...)
 	if err != nil {
 		return nil, err
 	}
@@ -57,7 +62,7 @@ func startBare(ctx context.Context, o options) (*process, *target, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	p, err := start(ctx, "", self, "bare", dir)
+	p, err := start(ctx, oneCPU, "", self, "bare", dir)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -116,7 +116,7 @@ func startWorkerd(ctx context.Context, o options, program, worker string) (*proc
 			return nil, nil, err
 		}
 	}
-	p, err := start(ctx, "", program, "serve", "--experimental", "--control-fd=1", filepath.Join(dir, "config.capnp"))
+	p, err := start(ctx, oneCPU, "", program, "serve", "--experimental", "--control-fd=1", filepath.Join(dir, "config.capnp"))
 	if err != nil {
 		return nil, nil, err
 	}

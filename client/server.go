@@ -31,6 +31,16 @@ func (c *Client) RevokeToken(ctx context.Context, id string) error {
 	return nil
 }
 
+// Issuer returns the issuer of identity tokens for functions.
+func (c *Client) Issuer(ctx context.Context) (*api.Issuer, error) {
+	return get[api.Issuer](ctx, c, nil, "/v1/issuer")
+}
+
+// RotateIssuer makes a new key of the issuer; with revokeOld all others end at once, and what they signed with them.
+func (c *Client) RotateIssuer(ctx context.Context, revokeOld bool) (*api.Issuer, error) {
+	return post[api.Issuer](ctx, c, nil, "/v1/issuer/rotate", api.IssuerRotation{RevokeOld: revokeOld})
+}
+
 // DecisionOptions select decisions. Since and Until are times (RFC 3339) or durations before now.
 type DecisionOptions struct {
 	Since, Until, Principal string

@@ -46,8 +46,10 @@ var lattice = map[string][]string{
 	"internal/issuer": {"internal/ident", "internal/keyring", "internal/problem", "internal/store"},
 	"internal/cell":   {"api", "internal/ident", "internal/problem"},
 	// The seam of grants, and under it one package for each kind: decisions/0020.
-	"internal/grant":  {"api", "internal/event", "internal/ident", "internal/keyring", "internal/manifest", "internal/outbound", "internal/problem", "internal/redact", "internal/store"},
-	"internal/bundle": {"api", "internal/ident", "internal/manifest", "internal/problem"},
+	"internal/grant": {"api", "internal/event", "internal/ident", "internal/keyring", "internal/manifest", "internal/outbound", "internal/problem", "internal/redact", "internal/store"},
+	// What stands in for what is behind grants, in tests of functions and in dev: decisions/0031.
+	"internal/grant/double": {"internal/grant", "internal/ident", "internal/manifest", "internal/problem"},
+	"internal/bundle":       {"api", "internal/ident", "internal/manifest", "internal/problem"},
 
 	// Which namespaces there are, who owns them and what they may use: decisions/0016.
 	"internal/namespace": {"api", "internal/ident", "internal/policy", "internal/problem", "internal/store"},
@@ -64,14 +66,16 @@ var lattice = map[string][]string{
 	"internal/dispatch": {"api", "internal/cell", "internal/deploy", "internal/event", "internal/eventlog", "internal/grant", "internal/ident", "internal/ingress", "internal/manifest", "internal/problem", "internal/redact", "internal/store"},
 
 	// The surfaces.
-	"client":            {"api"},
-	"internal/login":    {"internal/outbound"},
-	"internal/httpapi":  {"api", "internal/access", "internal/deploy", "internal/dispatch", "internal/event", "internal/eventlog", "internal/funclog", "internal/ident", "internal/ingress", "internal/manifest", "internal/meter", "internal/policy", "internal/problem", "internal/secret"},
-	"internal/server":   {"*"},
-	"sdk/js":            {},
+	"client":           {"api"},
+	"internal/login":   {"internal/outbound"},
+	"internal/httpapi": {"api", "internal/access", "internal/deploy", "internal/dispatch", "internal/event", "internal/eventlog", "internal/funclog", "internal/ident", "internal/ingress", "internal/manifest", "internal/meter", "internal/policy", "internal/problem", "internal/secret"},
+	"internal/server":  {"*"},
+	"sdk/js":           {},
+	// What editors are told of an app: decisions/0029.
+	"internal/editor":   {"internal/ident", "internal/manifest", "sdk/js"},
 	"internal/scaffold": {"internal/ident", "internal/problem", "sdk/js"},
 	// The command line checks and tests policies, and decides nothing for a server: decisions/0012.
-	"internal/cli":  {"api", "client", "internal/bundle", "internal/ident", "internal/login", "internal/manifest", "internal/narrow", "internal/outbound", "internal/policy", "internal/problem", "internal/redact", "internal/scaffold", "internal/server"},
+	"internal/cli":  {"api", "client", "internal/bundle", "internal/editor", "internal/grant/double", "internal/ident", "internal/login", "internal/manifest", "internal/narrow", "internal/outbound", "internal/policy", "internal/problem", "internal/redact", "internal/scaffold", "internal/server"},
 	"cmd/sallyport": {"internal/cli"},
 
 	"internal/telemetry": {},

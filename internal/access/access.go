@@ -103,6 +103,8 @@ type Guard struct {
 	known   answers
 	record  *Decisions // nil: nothing is recorded
 	callers *Callers   // nil: nothing is kept
+	// ownIssuer returns the URL of this server as an issuer; nil is none.
+	ownIssuer func() string
 }
 
 // policies is a set of policies, and the number of sets there were before it.
@@ -285,11 +287,22 @@ func (g *Guard) decide(ctx context.Context, p *Principal, action policy.Action, 
 	if err := caller.withinCaveats(action, res); err != nil {
 		return deniedForCaller(p, action, res, problem.From(err).Policies, cause)
 	}
-	c.Cause = nil
-	if half := g.ask(set, caller, action, res, &c, reads); half.err != nil {
-		return deniedForCaller(p, action, res, half.decision.Policies, cause)
+	// It is asked as it was when the first event came: by which address and how, and at what time.
+	_, sent, known := parseAuthority(cause.Authority)
+	c.Cause, c.IP, c.Now, c.Transport = nil, sent.IP, sent.Now, sent.Transport
+	half := g.ask(set, caller, action, res, &c, reads)
+	if half.err == nil {
+		return nil
 	}
-	return nil
+	denied := deniedForCaller(p, action, res, half.decision.Policies, cause)
+	asks := reads&(policy.PartIP|policy.PartNow) != 0
+	if !known && (asks || len(half.decision.Errors) > 0) {
+		denied.Public += "; how its event came was not kept, and policies ask for it"
+	}
+	if asks {
+		denied.Hint += " (and with --address, --mtls and --at as that event came)"
+	}
+	return denied
 }
 
 // ask returns what policies say to a question, without who is behind it: from memory when they were asked before.
@@ -319,7 +332,7 @@ func (g *Guard) ask(set *policies, p *Principal, action policy.Action, res polic
 }
 
 // deniedForCaller says that a function was denied something because who is behind it may not do it.
-func deniedForCaller(p *Principal, action policy.Action, res policy.Resource, policies []string, cause *Cause) error {
+func deniedForCaller(p *Principal, action policy.Action, res policy.Resource, policies []string, cause *Cause) *problem.Error {
 	who := string(cause.Principal)
 	if who == "" {
 		who = "a caller that is not known any more"

@@ -209,10 +209,14 @@ type Cause struct {
 	Functions []ident.PrincipalID
 }
 
-// Keep has what p may do kept for as long as its events may be handled, and returns the name of it, which goes with them.
-// It is quick for whoever has sent an event that day.
+// Keep has what p may do kept for as long as its events may be handled, and returns what goes with them: the name of it, and how
+// the request that ctx is of came. It is quick for whoever has sent an event that day.
 func (g *Guard) Keep(ctx context.Context, p *Principal) (string, error) {
-	return g.callers.keep(ctx, p)
+	name, err := g.callers.keep(ctx, p)
+	if err != nil {
+		return "", err
+	}
+	return name + noteOf(ctx), nil
 }
 
 // KeepIn has the guard keep callers. It is called once, before g is used; without it, who came with a credential that is not
@@ -236,13 +240,14 @@ func (g *Guard) behind(ctx context.Context, cause *Cause) (*Principal, error) {
 			return nil, nil
 		}
 	}
+	name, _, _ := parseAuthority(cause.Authority)
 	switch {
-	case cause.Authority == "" && isToken:
+	case name == "" && isToken:
 		return base.principal, nil
-	case cause.Authority == "":
+	case name == "":
 		return nil, nil
 	}
-	kept, err := g.callers.get(ctx, cause.Authority)
+	kept, err := g.callers.get(ctx, name)
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, nil
 	}
@@ -257,12 +262,13 @@ func (g *Guard) behind(ctx context.Context, cause *Cause) (*Principal, error) {
 	return out, nil
 }
 
-// forPolicies returns a cause as policies see it, for a question about an action on a resource.
+// causeFor returns a cause as policies see it, for a question about an action on a resource.
 func (g *Guard) causeFor(ctx context.Context, cause *Cause, action policy.Action, res policy.Resource) (*policy.Cause, error) {
 	if cause == nil {
 		return nil, nil
 	}
-	out := &policy.Cause{Functions: cause.Functions}
+	_, sent, _ := parseAuthority(cause.Authority)
+	out := &policy.Cause{Functions: cause.Functions, Sent: &sent}
 	p, err := g.behind(ctx, cause)
 	switch {
 	case err != nil:

@@ -58,6 +58,16 @@ func (w *behindWorld) restart(t *testing.T) {
 	w.KeepIn(callers)
 }
 
+// useText has the guard decide by the policies of a text, of the namespace.
+func (w *behindWorld) useText(t *testing.T, text string) {
+	t.Helper()
+	set, err := policy.New(policy.File{Name: "p.cedar", Namespace: "shop", Text: []byte(text)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Use(set)
+}
+
 // sent returns the cause that an event of p makes, by functions.
 func (w *behindWorld) sent(t *testing.T, p *access.Principal, functions ...ident.PrincipalID) *access.Cause {
 	t.Helper()

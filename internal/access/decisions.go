@@ -42,7 +42,10 @@ type decisionKey struct {
 	Kind      policy.Kind       `json:"k"`
 	Namespace ident.Namespace   `json:"n"`
 	Name      string            `json:"r"`
-	Allowed   bool              `json:"y"`
+	// Reaches is what a grant reached, which its name does not say: another revision may have another one of the name.
+	Reaches string `json:"t,omitempty"`
+	Grant   string `json:"g,omitempty"`
+	Allowed bool   `json:"y"`
 	// DryRun are the perimeters in dry-run that would have denied it, with spaces between: it is a part of the key, so that
 	// how often is known of just those.
 	DryRun string `json:"w,omitempty"`
@@ -107,7 +110,7 @@ func (d *Decisions) add(answers map[question]*answer) {
 func (d *Decisions) count(q *question, a *answer, n int64, now time.Time) {
 	k := decisionKey{
 		Principal: a.as.ID, Identity: hex.EncodeToString(q.principal[:identityBytes]), Action: q.action,
-		Kind: q.resource.Kind, Namespace: q.resource.Namespace, Name: q.resource.Name, Allowed: a.decision.Allowed,
+		Kind: q.resource.Kind, Namespace: q.resource.Namespace, Name: q.resource.Name, Reaches: q.resource.Reaches, Grant: q.resource.Grant, Allowed: a.decision.Allowed,
 		DryRun: strings.Join(a.decision.DryRun, " "),
 	}
 	d.sums.Add(k, now, func(sum *decisionSum) {
@@ -149,7 +152,7 @@ func (d *Decisions) List(q DecisionQuery) []Decided {
 		}
 		one := found[k]
 		if one == nil {
-			one = &Decided{Action: k.Action, Resource: policy.Resource{Kind: k.Kind, Namespace: k.Namespace, Name: k.Name}}
+			one = &Decided{Action: k.Action, Resource: policy.Resource{Kind: k.Kind, Namespace: k.Namespace, Name: k.Name, Reaches: k.Reaches, Grant: k.Grant}}
 			found[k] = one
 		}
 		one.Count += sum.Count

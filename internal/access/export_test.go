@@ -1,5 +1,7 @@
 package access
 
+import "sallyport/internal/policy"
+
 // The bounds that tests go past.
 const (
 	MaxTokens     = maxTokens
@@ -22,3 +24,6 @@ func (i *Identifier) Kept() int {
 
 // Identity returns what decisions about p are remembered by.
 func (p *Principal) Identity() [32]byte { return p.identity }
+
+// ParseAuthority reads what goes with an event of who sent it.
+func ParseAuthority(s string) (name string, sent policy.Sent, known bool) { return parseAuthority(s) }

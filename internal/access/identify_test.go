@@ -3,6 +3,7 @@ package access_test
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-json-experiment/json"
 	"github.com/google/go-cmp/cmp"
 
 	"sallyport/api"
@@ -187,6 +189,46 @@ func TestRememberedKeyEnds(t *testing.T) {
 	if _, err := who.Identify(request("Bearer " + old)); err == nil {
 		t.Error("a token of a key that was withdrawn is still accepted")
 	}
+}
+
+// TestRevokedKey: a key that is revoked here ends what was remembered of its tokens with the next request, and is not accepted again
+// though its issuer goes on publishing it.
+func TestRevokedKey(t *testing.T) {
+	t.Parallel()
+	is := testkit.NewIssuer(t)
+	var issuer *oidc.Issuer
+	who := newIdentifier(t, newGuard(t, &memory{m: map[string][]byte{}}), is, func(c *access.IdentifierConfig) { issuer = c.Issuers[0].Issuer })
+	old := is.Token(nil)
+	r := request("Bearer " + old)
+	if _, err := who.Identify(r); err != nil {
+		t.Fatal(err)
+	}
+	issuer.Revoke(keyID(t, old))
+	for range 2 {
+		if _, err := who.Identify(request("Bearer " + old)); err == nil {
+			t.Error("a token of a revoked key is accepted")
+		}
+		if who.Still(r) == nil {
+			t.Error("a request that runs goes on with a token of a revoked key")
+		}
+	}
+}
+
+// keyID returns the id of the key that signed a token.
+func keyID(t *testing.T, token string) string {
+	t.Helper()
+	head, _, _ := strings.Cut(token, ".")
+	text, err := base64.RawURLEncoding.DecodeString(head)
+	var header struct {
+		KeyID string `json:"kid"`
+	}
+	if err == nil {
+		err = json.Unmarshal(text, &header)
+	}
+	if err != nil || header.KeyID == "" {
+		t.Fatalf("header %s: %v", text, err)
+	}
+	return header.KeyID
 }
 
 func BenchmarkIdentify(b *testing.B) {

@@ -41,22 +41,13 @@ const (
 
 // Load reads the app in dir. The error is a problem with every fault in it.
 func Load(dir string) (*wire.Bundle, *manifest.App, error) {
-	root, err := os.OpenRoot(dir)
+	root, err := openApp(dir)
 	if err != nil {
-		return nil, nil, problem.New(problem.NotFound, "bundle.no_app", "the folder %s cannot be opened", dir).
-			WithHint("name the app's folder, or make one with `sallyport init`").WithCause(err)
+		return nil, nil, err
 	}
 	defer func() { _ = root.Close() }() // it was only read from
 	l := &loader{root: root, scripts: map[string]wire.Module{}}
-	l.text, err = read(root, ManifestName, manifest.MaxBytes)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, nil, problem.New(problem.NotFound, "bundle.no_app", "%s has no %s", dir, ManifestName).
-			WithHint("go to the app's folder, or make one with `sallyport init`")
-	case err != nil:
-		return nil, nil, invalid([]problem.Fault{{File: ManifestName, Detail: reason(err)}})
-	}
-	app, err := manifest.ParseApp(ManifestName, l.text)
+	app, err := l.manifest(dir)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -71,6 +62,38 @@ func Load(dir string) (*wire.Bundle, *manifest.App, error) {
 		return nil, nil, invalid(l.faults)
 	}
 	return b, app, nil
+}
+
+// Manifest reads the manifest of the app in dir, and nothing that it names.
+func Manifest(dir string) (*manifest.App, error) {
+	root, err := openApp(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = root.Close() }() // it was only read from
+	return (&loader{root: root}).manifest(dir)
+}
+
+func openApp(dir string) (*os.Root, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, problem.New(problem.NotFound, "bundle.no_app", "the folder %s cannot be opened", dir).
+			WithHint("name the app's folder, or make one with `sallyport init`").WithCause(err)
+	}
+	return root, nil
+}
+
+// manifest reads the manifest, and keeps its text.
+func (l *loader) manifest(dir string) (app *manifest.App, err error) {
+	l.text, err = read(l.root, ManifestName, manifest.MaxBytes)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, problem.New(problem.NotFound, "bundle.no_app", "%s has no %s", dir, ManifestName).
+			WithHint("go to the app's folder, or make one with `sallyport init`")
+	case err != nil:
+		return nil, invalid([]problem.Fault{{File: ManifestName, Detail: reason(err)}})
+	}
+	return manifest.ParseApp(ManifestName, l.text)
 }
 
 // realPath returns the absolute path of a folder without symbolic links.

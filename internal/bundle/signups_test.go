@@ -60,7 +60,7 @@ func TestSignups(t *testing.T) {
 		}
 		t.Fatalf("npm ci: %v\n%s", err, out)
 	}
-	for _, project := range []string{dir, filepath.Join(root, "sdk", "js", "testdata")} {
+	for _, project := range []string{dir, filepath.Join(root, "sdk", "js", "testdata"), filepath.Join(root, "sdk", "js", "testdata", "app")} {
 		if out, err := inFolder(t, dir, npm, "exec", "--", "tsc", "--noEmit", "-p", project); err != nil {
 			t.Errorf("the types of %s: %v\n%s", filepath.Base(project), err, out)
 		}

@@ -10,9 +10,11 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/go-json-experiment/json"
 	"github.com/klauspost/compress/s2"
@@ -175,44 +177,94 @@ func pack(code []byte) (out []byte) {
 	return out
 }
 
-// unpack writes the code of e to w. It is safe with packed bytes from anywhere.
-func (e *entry) unpack(w io.Writer) error {
-	buffer := make([]byte, packedBlock)
-	left := e.size
+// block is a packed block, and where what is in it belongs.
+type block struct {
+	packed   []byte
+	at, size int64
+}
+
+// blocks returns the blocks of e, which are as long together as e says. It is safe with packed bytes from anywhere.
+func (e *entry) blocks() (out []block, err error) {
+	at := int64(0)
 	for b := e.packed; len(b) > 0; {
 		n, width := binary.Uvarint(b)
 		if width <= 0 || n > uint64(len(b)-width) {
-			return errEntry
+			return nil, errEntry
 		}
 		packed := b[width : width+int(n)]
 		b = b[width+int(n):]
-		if n, err := s2.DecodedLen(packed); err != nil || n > packedBlock {
-			return errEntry
+		size, err := s2.DecodedLen(packed)
+		if err != nil || size > packedBlock || int64(size) > e.size-at {
+			return nil, errEntry
 		}
-		block, err := s2.Decode(buffer, packed)
+		out = append(out, block{packed, at, int64(size)})
+		at += int64(size)
+	}
+	if at != e.size {
+		return nil, errEntry
+	}
+	return out, nil
+}
+
+// unpack writes the code of e to w, on every processor there is: it is most of what a function waits for whose code is
+// not in memory.
+func (e *entry) unpack(w io.WriterAt) error {
+	blocks, err := e.blocks()
+	if err != nil {
+		return err
+	}
+	var next atomic.Int64
+	errs := make([]error, max(1, min(runtime.NumCPU(), len(blocks), maxUnpackers)))
+	var wg sync.WaitGroup
+	for i := range errs {
+		unpack := func() { errs[i] = unpackBlocks(blocks, &next, w) }
+		if i+1 < len(errs) {
+			wg.Go(unpack)
+		} else {
+			unpack()
+		}
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// maxUnpackers bounds the goroutines that unpack a module: more only wait for memory.
+const maxUnpackers = 4
+
+// unpackBlocks unpacks blocks that nobody else has taken until there are none.
+func unpackBlocks(blocks []block, next *atomic.Int64, w io.WriterAt) error {
+	buffer := make([]byte, packedBlock)
+	for {
+		i := int(next.Add(1)) - 1
+		if i >= len(blocks) {
+			return nil
+		}
+		b := blocks[i]
+		content, err := s2.Decode(buffer, b.packed)
 		if err != nil {
 			return fmt.Errorf("%w: %w", errEntry, err)
 		}
-		if left -= int64(len(block)); left < 0 {
-			break
+		if int64(len(content)) != b.size {
+			return errEntry
 		}
-		if _, err := w.Write(block); err != nil {
+		if _, err := w.WriteAt(content, b.at); err != nil {
 			return err
 		}
 	}
-	if left != 0 {
-		return errEntry
-	}
-	return nil
 }
 
-// unpackTo writes the code of e to a file, or leaves none.
+// unpackTo writes the code of e to a file, or leaves none. A file that has its length before its content is given large
+// pages by a file system in memory that has some.
 func (e *entry) unpackTo(path string) error {
 	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(e.unpack(file), file.Close()); err != nil {
+	err = file.Truncate(e.size)
+	if err == nil {
+		err = e.unpack(file)
+	}
+	if err := errors.Join(err, file.Close()); err != nil {
 		return errors.Join(err, os.Remove(path))
 	}
 	return nil

@@ -106,6 +106,8 @@ type Engine struct {
 	imports  map[string]signature
 	memories *snapshot.Allocator
 	idle     idle
+	watch    watch
+	plain    plainReaders
 	tidier   Tidier
 	code     *codeCache // nil without a Cache
 	program  string     // identifies this program in the keys of the Cache
@@ -182,6 +184,7 @@ func (e *Engine) Idle() int {
 func (e *Engine) Close(ctx context.Context) error {
 	e.idle.close(ctx)
 	e.tidier.Close()
+	e.watch.close()
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.closed {

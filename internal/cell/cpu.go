@@ -14,6 +14,7 @@ var errCPU = errors.New("the processor time is used up")
 // goroutine is bound while it does. What a guest does while it waits costs nothing, and binds none.
 type cpuClock struct {
 	mu     sync.Mutex
+	shared bool          // others ask too; set before start
 	used   time.Duration // before the thread that it runs on now
 	thread threadClock   // the zero value while it does not run
 }
@@ -22,7 +23,7 @@ type cpuClock struct {
 func (c *cpuClock) start() {
 	runtime.LockOSThread()
 	c.mu.Lock()
-	c.thread = startThreadClock()
+	c.thread = startThreadClock(c.shared)
 	c.mu.Unlock()
 }
 
@@ -38,44 +39,14 @@ func (c *cpuClock) stop() time.Duration {
 	return c.used
 }
 
-// elapsed returns the processor time so far. Any goroutine may ask.
+// elapsed returns the processor time so far. Any goroutine may ask when the clock is shared.
 func (c *cpuClock) elapsed() time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.used + c.thread.elapsed()
 }
 
-// limitCPU has the invocation end when it has used up its processor time; the function returned ends
-// the watch.
-func (inv *invocation) limitCPU() (stop func()) {
-	most := inv.limits.CPU
-	if most == 0 || most >= inv.limits.Timeout {
-		return func() {}
-	}
-	var (
-		mu    sync.Mutex
-		over  bool
-		timer *time.Timer
-	)
-	check := func() {
-		mu.Lock()
-		defer mu.Unlock()
-		left := most - inv.cpu.elapsed()
-		switch {
-		case over:
-		case left > 0:
-			timer.Reset(left) // it cannot be used up sooner
-		default:
-			inv.call.cancel(errCPU, errCPU)
-		}
-	}
-	mu.Lock()
-	defer mu.Unlock()
-	timer = time.AfterFunc(most, check)
-	return func() {
-		mu.Lock()
-		defer mu.Unlock()
-		over = true
-		timer.Stop()
-	}
+// limitedCPU reports whether the processor time has a limit that the timeout does not keep.
+func (inv *invocation) limitedCPU() bool {
+	return inv.limits.CPU != 0 && inv.limits.CPU < inv.limits.Timeout
 }

@@ -12,11 +12,15 @@ type threadClock struct {
 	begun time.Duration
 }
 
-// startThreadClock measures the calling thread.
-func startThreadClock() threadClock {
-	// The clock of a thread that others can ask too: see CPUCLOCK_PERTHREAD in clock_getres(2).
-	const perThread, scheduler = 4, 2
-	c := threadClock{id: int32(^unix.Gettid())<<3 | perThread | scheduler}
+// startThreadClock measures the calling thread. Others can ask a shared clock too; to make one costs another
+// system call.
+func startThreadClock(shared bool) threadClock {
+	c := threadClock{id: unix.CLOCK_THREAD_CPUTIME_ID}
+	if shared {
+		// The clock of a thread by its number: see CPUCLOCK_PERTHREAD in clock_getres(2).
+		const perThread, scheduler = 4, 2
+		c.id = int32(^unix.Gettid())<<3 | perThread | scheduler
+	}
 	c.begun = c.now()
 	return c
 }

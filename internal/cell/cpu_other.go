@@ -7,7 +7,7 @@ import "time"
 // threadClock is wall time, where there is no clock for a thread.
 type threadClock struct{ begun time.Time }
 
-func startThreadClock() threadClock { return threadClock{time.Now()} }
+func startThreadClock(bool) threadClock { return threadClock{time.Now()} }
 
 func (c threadClock) elapsed() time.Duration {
 	if c.begun.IsZero() {

@@ -1,5 +1,10 @@
 package cell
 
+import (
+	"bytes"
+	"reflect"
+)
+
 // ReencodeTemplate parses b as a template without a base and encodes it again.
 func ReencodeTemplate(b []byte) ([]byte, error) {
 	t, err := parseTemplate(b, nil)
@@ -16,4 +21,19 @@ func RecodeEntry(b []byte) ([]byte, error) {
 		return nil, err
 	}
 	return e.encode()
+}
+
+// TemplateHas reports whether what f's events begin with, beside what all scripts do, has part.
+func TemplateHas(f *Function, part []byte) bool { return bytes.Contains(f.template.append(nil), part) }
+
+// PlainResult parses text as a result in the usual form, and reports whether it has that and is then what it
+// is for decodeResult too.
+func PlainResult(text []byte) (plain, agrees bool) {
+	var readers plainReaders
+	wire, plain := readers.read(text)
+	if !plain {
+		return false, wire.Reply == nil && wire.Events.list == nil
+	}
+	want, err := decodeResult(text)
+	return true, err == nil && reflect.DeepEqual(wire, want)
 }

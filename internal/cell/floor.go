@@ -2,6 +2,7 @@ package cell
 
 import (
 	"context"
+	"time"
 
 	"sallyport/internal/problem"
 )
@@ -58,6 +59,6 @@ func (f *Function) add(ctx context.Context, inv *invocation) error {
 	if err != nil {
 		return err
 	}
-	f.settle(ctx, in, 0, nil)
+	f.settle(ctx, in, time.Now(), nil)
 	return nil
 }

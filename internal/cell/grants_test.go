@@ -35,6 +35,20 @@ func echoUse(_ context.Context, u cell.GrantUse) cell.GrantAnswer {
 	return cell.GrantAnswer{JSON: []byte(`{"grant":"` + u.Grant + `","op":"` + u.Op + `","request":` + string(u.Request) + `}`), Body: u.Body}
 }
 
+// stored answers as a kv grant does: each key is its own value, but for some.
+func stored(_ context.Context, u cell.GrantUse) cell.GrantAnswer {
+	key := strings.TrimSuffix(strings.TrimPrefix(string(u.Request), `{"key":`), `}`)
+	switch key {
+	case `"none"`:
+		return cell.GrantAnswer{JSON: []byte("null")}
+	case `"bytes"`:
+		return cell.GrantAnswer{JSON: []byte(`{"version":7}`), Body: []byte{1, 2}}
+	case `"fail"`:
+		return cell.FailedUse(problem.New(problem.Unavailable, "grant.test", "it is busy"))
+	}
+	return cell.GrantAnswer{JSON: []byte(`{"value":` + key + `,"version":7}`)}
+}
+
 func TestGrantFromScript(t *testing.T) {
 	t.Parallel()
 	meet := make(chan struct{})
@@ -45,6 +59,12 @@ func TestGrantFromScript(t *testing.T) {
 		{"call", `const r = await ctx.grants.store.call("get", { key: "k" }, new Uint8Array([1, 2])); return [r.value, [...r.body]].toString() + JSON.stringify(r.value)`,
 			`"[object Object],1,2{\"grant\":\"store\",\"op\":\"get\",\"request\":{\"key\":\"k\"}}"`, echoUse},
 		{"kinds", `return Object.keys(ctx.grants).map((n) => n + ":" + ctx.grants[n].kind).join()`, `"api:http,files:http,other:invoke,store:kv"`, echoUse},
+		{"kv get", `const g = ctx.grants.store; return [await g.get("é"), await g.get("\ud800").catch((e) => e.code), await g.get(1), (await g.entry("k")).version].join()`, `"é,grant.request_invalid,1,7"`, stored},
+		{"kv get of nothing", `return { a: await ctx.grants.store.get("none"), b: await ctx.grants.store.entry("none") }`, `{"a":null,"b":null}`, stored},
+		{"kv get of bytes", `const v = await ctx.grants.store.get("bytes"); return [v instanceof Uint8Array, ...v].join()`, `"true,1,2"`, stored},
+		{"kv get that fails", `return await ctx.grants.store.get("fail").catch((e) => e.code)`, `"grant.test"`, stored},
+		{"kv gets at once", `const g = ctx.grants.store; return (await Promise.all([g.get("a"), g.call("get", { key: "b" }), g.get("c")])).map((v) => v.value?.value ?? v).join()`, `"a,b,c"`, stored},
+		{"kv get is a promise", `const order = []; ctx.grants.store.get("a").then(() => order.push(2)); order.push(1); await 0; await 0; return order.join()`, `"1,2"`, stored},
 		{"invoke", `return await ctx.grants.other.invoke({ a: 1 })`, `{"grant":"other","op":"invoke","request":{"data":{"a":1}}}`, echoUse},
 		{"unknown member", `return ctx.grants.nothing === undefined`, `true`, echoUse},
 		{"error", `try { await ctx.grants.store.call("get") } catch (e) { return [e.name, e.code, e.message, e.retry].join("|") }`,

@@ -70,7 +70,8 @@ func (inv *invocation) called() bool {
 func (f *Function) Invoke(ctx context.Context, in Input) (Result, Usage, error) {
 	started := time.Now()
 	inv := &invocation{input: in, limits: f.limits, started: started, deadline: started.Add(f.limits.Timeout)}
-	defer inv.begin(ctx)()
+	inv.begin(ctx, &f.engine.watch, started)
+	defer inv.call.end()
 	inv.grant(f.grants)
 	inv.cpu.start()
 	defer inv.cpu.stop()
@@ -83,15 +84,15 @@ func (f *Function) Invoke(ctx context.Context, in Input) (Result, Usage, error) 
 	return result, inv.usage, err
 }
 
-// begin makes the invocation's call, which the function returned ends.
-func (inv *invocation) begin(ctx context.Context) (end func()) {
+// begin makes the invocation's call, whose end MUST be called.
+func (inv *invocation) begin(ctx context.Context, w *watch, now time.Time) {
 	inv.result = output{inv: inv, limit: inv.limits.Output}
 	inv.logs = logLines{to: inv.input.Log, left: inv.limits.LogBytes}
 	inv.lines = [2]lineWriter{{lines: &inv.logs, level: LevelInfo}, {lines: &inv.logs, level: LevelInfo, last: &inv.lastErrorLine}}
 	inv.stdout, inv.stderr = &inv.lines[0], &inv.lines[1]
-	inv.call = newCall(ctx, inv)
-	unwatch := inv.limitCPU()
-	return func() { unwatch(); inv.call.end() }
+	inv.cpu.shared = inv.limitedCPU()
+	inv.call = &inv.ownCall
+	inv.call.begin(ctx, inv, w, now)
 }
 
 // grant gives the invocation the grants of its function.
@@ -113,7 +114,7 @@ func (f *Function) run(ctx context.Context, inv *invocation) (Result, error) {
 	inv.flush()
 	inv.usage.MemoryPeak = in.memory.Size()
 	inv.refused = in.memory.Refused()
-	if !f.settle(ctx, in, time.Since(inv.started), err) {
+	if !f.settle(ctx, in, inv.started, err) {
 		f.refill(ctx)
 	}
 	if err == nil && inv.fault != nil {
@@ -122,7 +123,7 @@ func (f *Function) run(ctx context.Context, inv *invocation) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	return parseResult(inv.result.bytes, inv.limits)
+	return f.engine.parseResult(inv.result.bytes, inv.limits)
 }
 
 // acquire returns an instance for inv: one that waits, or a new one.
@@ -135,14 +136,15 @@ func (f *Function) acquire(ctx context.Context, inv *invocation) (*instance, err
 	return f.wake(ctx, inv)
 }
 
-// settle gives the instance back, as it was before the event, which took so long, or closes it, and reports which. One
+// settle gives the instance back, as it was before the event that began then, or closes it, and reports which. One
 // that trapped or was stopped is closed: what of it is outside its memory is then nobody's to know.
-func (f *Function) settle(ctx context.Context, in *instance, took time.Duration, err error) (kept bool) {
+func (f *Function) settle(ctx context.Context, in *instance, began time.Time, err error) (kept bool) {
+	now := time.Now()
 	if stopped := in.release(); !stopped && !trapped(err) && in.reset() {
-		if took > stackAfter {
+		if now.Sub(began) > stackAfter {
 			in.session = f.guest.attach(in)
 		}
-		f.engine.idle.give(ctx, in)
+		f.engine.idle.give(ctx, in, now)
 		return true
 	}
 	in.close(ctx)

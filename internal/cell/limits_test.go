@@ -8,6 +8,7 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"sallyport/api"
 	"sallyport/internal/cell"
@@ -345,4 +346,22 @@ func TestCollectorIsNotHeldUp(t *testing.T) {
 	})
 	cancel()
 	wg.Wait()
+}
+
+// TestLineIsCutWithinACharacter has lines that end within a character where they are cut, and some that hold no text at all: what is logged is text, and
+// not longer than a line may be, which between a worker and the server ends the worker.
+func TestLineIsCutWithinACharacter(t *testing.T) {
+	t.Parallel()
+	const most = 8 << 10
+	f := loadScript(t, `export default (e, ctx) => { for (const c of ["é", "→", "😀"]) for (let i = 0; i < 4; i++) ctx.log("x".repeat(i) + c.repeat(5000)) }`)
+	lines := 0
+	_, _, err := f.Invoke(t.Context(), cell.Input{Event: []byte(`{"data":1}`), EventID: "1", Attempt: 1, Log: func(_, message string) {
+		lines++
+		if len(message) > most || !utf8.ValidString(message) {
+			t.Errorf("a line has %d bytes, valid: %t", len(message), utf8.ValidString(message))
+		}
+	}})
+	if err != nil || lines < 7 { // the limit of the log ends the rest
+		t.Errorf("%d lines, %v", lines, err)
+	}
 }

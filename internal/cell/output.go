@@ -48,6 +48,9 @@ func (l *logLines) add(level string, text []byte) {
 		return
 	}
 	line := strings.ToValidUTF8(string(text[:min(len(text), maxLineBytes)]), "\uFFFD")
+	if len(line) > maxLineBytes { // what took the place of malformed bytes is longer than they were
+		line = strings.ToValidUTF8(line[:maxLineBytes], "")
+	}
 	if len(line)+lineCost > l.left {
 		l.full = true
 		l.to(LevelWarn, "the log limit of this invocation is reached: further lines are dropped")

@@ -38,8 +38,8 @@ func (p *idle) take(f *Function) *instance {
 	return in
 }
 
-// give has in wait for the next event of its function; it is closed when it may not.
-func (p *idle) give(ctx context.Context, in *instance) {
+// give has in wait for the next event of its function, from a moment on that is now; it is closed when it may not.
+func (p *idle) give(ctx context.Context, in *instance, now time.Time) {
 	p.mu.Lock()
 	f := in.function
 	if p.closed || f.closed {
@@ -47,7 +47,7 @@ func (p *idle) give(ctx context.Context, in *instance) {
 		in.close(ctx)
 		return
 	}
-	in.idleSince = time.Now()
+	in.idleSince = now
 	f.idle = append(f.idle, in)
 	p.oldest = append(p.oldest, in)
 	p.bytes += in.size()

@@ -85,11 +85,15 @@ type wireError struct {
 	RetryAfterSeconds float64 `json:"retry_after_seconds"`
 }
 
-// parseResult parses what a guest handed over. The caller has bounded its length.
-func parseResult(text []byte, limits Limits) (Result, error) {
-	wire, err := decodeResult(text)
-	if err != nil {
-		return Result{}, err
+// parseResult parses what a guest handed over. The caller has bounded its length. Parts of the text are in the
+// result.
+func (e *Engine) parseResult(text []byte, limits Limits) (Result, error) {
+	wire, plain := e.plain.read(text)
+	if !plain {
+		var err error
+		if wire, err = decodeResult(text); err != nil {
+			return Result{}, err
+		}
 	}
 	if wire.Error != nil {
 		return Result{}, failed(wire.Error.failure())

@@ -339,6 +339,22 @@ func (s *scriptSession) Use(grant, op string, request, body []byte) uint32 {
 	return s.inv.uses.start(GrantUse{Grant: grant, Op: op, Request: request, Body: body})
 }
 
+// UseNow implements js.Host.
+func (s *scriptSession) UseNow(ctx context.Context, grant, op string, request []byte) (uint32, js.Answer, bool) {
+	u := &s.inv.uses
+	number := u.start(GrantUse{Grant: grant, Op: op, Request: request})
+	if number == 0 || !u.quick(grant) {
+		return number, js.Answer{}, false
+	}
+	u.await(ctx, number, -1)
+	a := u.answer(number)
+	if a == nil || a.Failed || len(a.Body) > 0 {
+		return number, js.Answer{}, false
+	}
+	u.end(number)
+	return number, js.Answer{Number: number, JSON: a.JSON}, true
+}
+
 // Waits implements js.Host.
 func (s *scriptSession) Waits() bool { return s.inv.uses.pending() }
 

@@ -57,8 +57,10 @@ func (f *Function) prepare(ctx context.Context, take func(context.Context, *invo
 	if limits.CPU > 0 { // there is a limit
 		limits.CPU = max(limits.CPU, bootCPU)
 	}
-	inv := &invocation{limits: limits, deadline: time.Now().Add(limits.Timeout)}
-	defer inv.begin(ctx)()
+	now := time.Now()
+	inv := &invocation{limits: limits, deadline: now.Add(limits.Timeout)}
+	inv.begin(ctx, &f.engine.watch, now)
+	defer inv.call.end()
 	inv.cpu.start()
 	defer inv.cpu.stop()
 	if err := take(inv.call, inv); err != nil {

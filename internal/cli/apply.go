@@ -41,7 +41,8 @@ func (a *app) applyCommand() *cobra.Command {
 	var dry bool
 	c := &cobra.Command{
 		Use: "apply [DIR]", Short: "Deploy the app in a folder",
-		Long:    "Deploy the app in DIR (default: this folder). Everything is checked first; on an error nothing is changed.",
+		Long: `Deploy the app in DIR (default: this folder). Everything is checked first; on an error nothing is changed. In a namespace that demands
+approval of what functions gain, an app with such a gain waits for it, and the exit code is 3.`,
 		Example: "  sallyport apply --dry-run\n  sallyport apply ./webshop --namespace shop",
 		Args:    atMostOne("one folder"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -56,7 +57,15 @@ func (a *app) applyCommand() *cobra.Command {
 				if err != nil {
 					return inFolder(err, dir)
 				}
-				return a.show(plan, func(w io.Writer) { writePlan(w, plan) })
+				if err := a.show(plan, func(w io.Writer) { writePlan(w, plan) }); err != nil {
+					return err
+				}
+				if plan.Approval != nil {
+					a.say("somebody else has to approve this: sallyport approval approve %s --namespace %s\nwho may: sallyport policy who-can approveGrants namespace:%s",
+						clean(plan.Approval.ID), c.Namespace(), c.Namespace())
+					return outcome(exitFound)
+				}
+				return nil
 			})(cmd, args)
 		},
 	}
@@ -117,17 +126,21 @@ func folder(args []string) string {
 }
 
 func writePlan(w io.Writer, p *api.Plan) {
-	sign := map[api.ChangeAction]string{api.ActionCreate: "+", api.ActionUpdate: "~", api.ActionDelete: "-"}
-	var rows [][]string
-	for _, c := range p.Changes {
-		rows = append(rows, []string{sign[c.Action] + " " + c.Kind, c.Name, c.Detail})
-	}
-	columns(w, rows)
+	writeChanges(w, p.Changes)
 	writeGrants(w, p.Grants)
+	writeCrossings(w, p.Crossings, false)
 	if p.Policies != nil && len(p.Policies.Created)+len(p.Policies.Updated)+len(p.Policies.Deleted) > 0 {
 		writePolicyPlan(w, p.Policies)
 	}
+	if p.Supersedes != "" {
+		fmt.Fprintf(w, "the approval %s is superseded by this, and cannot be given any more\n", clean(p.Supersedes))
+	}
 	switch {
+	case p.Approval != nil:
+		fmt.Fprintf(w, "app %s waits for approval %s until %s, to become revision %d; nothing was changed\n", clean(p.App), clean(p.Approval.ID),
+			stamp(p.Approval.Expires), p.Revision)
+	case p.NeedsApproval:
+		fmt.Fprintf(w, "app %s would become revision %d once somebody else approves what functions gain; nothing was changed\n", clean(p.App), p.Revision)
 	case len(p.Changes) == 0:
 		fmt.Fprintf(w, "app %s is up to date, revision %d\n", clean(p.App), p.Revision)
 	case p.Applied:
@@ -135,6 +148,15 @@ func writePlan(w io.Writer, p *api.Plan) {
 	default:
 		fmt.Fprintf(w, "app %s would become revision %d; nothing was changed\n", clean(p.App), p.Revision)
 	}
+}
+
+func writeChanges(w io.Writer, changes []api.Change) {
+	sign := map[api.ChangeAction]string{api.ActionCreate: "+", api.ActionUpdate: "~", api.ActionDelete: "-"}
+	var rows [][]string
+	for _, c := range changes {
+		rows = append(rows, []string{sign[c.Action] + " " + c.Kind, c.Name, c.Detail})
+	}
+	columns(w, rows)
 }
 
 // writeGrants writes what functions gain and lose. What reveals a secret is said loudest.

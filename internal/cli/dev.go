@@ -26,16 +26,27 @@ import (
 	"sallyport/internal/server"
 )
 
-type devFlags struct{ listen, dataDir, readyFile string }
+type devFlags struct {
+	listen, dataDir, readyFile string
+	doubles                    doubleFlags
+}
 
 func (a *app) devCommand() *cobra.Command {
 	var f devFlags
 	c := &cobra.Command{
 		Use: "dev [DIR]", Short: "Run a server for the app in a folder, and follow its changes",
 		Long: `Run a server for the app in DIR (default: this folder). A saved file is live for the next event. Events, tokens and dead
-letters are kept in .sallyport between runs. Other commands find the server by themselves when they run in the folder.`,
-		Example: "  sallyport dev\n  sallyport dev ./webshop --listen 127.0.0.1:8700",
-		Args:    atMostOne("one folder"),
+letters are kept in .sallyport between runs. Other commands find the server by themselves when they run in the folder.
+
+With --capture nothing is sent, written, called or revealed by grants: each such use is checked as ever, shown, and answered by --fixtures, or as if it
+had succeeded where that is clear, or with the error grant.not_answered. What only reads (statements that select, kv get) is carried out.
+--record writes what grants really answer to NAME.fixtures.toml, for each function, without secrets.`,
+		Example: `  sallyport dev
+  sallyport dev ./webshop --listen 127.0.0.1:8700
+  sallyport dev --capture
+  sallyport dev --capture=payments --fixtures confirm.fixtures.toml
+  sallyport dev --record`,
+		Args: atMostOne("one folder"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.dev(cmd.Context(), folder(args), f)
 		},
@@ -43,6 +54,7 @@ letters are kept in .sallyport between runs. Other commands find the server by t
 	c.Flags().StringVar(&f.listen, "listen", "127.0.0.1:8600", "`address` to listen on, host:port; port 0 chooses one")
 	c.Flags().StringVar(&f.dataDir, "data-dir", "", "`folder` for the server's data (default .sallyport/data in the app's folder)")
 	c.Flags().StringVar(&f.readyFile, "ready-file", "", "`file` to write once the app was applied for the first time")
+	f.doubles.flags(c.Flags())
 	return c
 }
 
@@ -51,6 +63,10 @@ func (a *app) dev(ctx context.Context, dir string, f devFlags) error {
 	if _, err := os.Stat(filepath.Join(dir, bundle.ManifestName)); errors.Is(err, fs.ErrNotExist) {
 		return problem.New(problem.NotFound, "bundle.no_app", "%s has no %s", dir, bundle.ManifestName).
 			WithHint("go to the app's folder, or make one with `sallyport init`")
+	}
+	stand, err := a.devDoubles(dir, &f.doubles)
+	if err != nil {
+		return err
 	}
 	state, err := stateFolder(dir)
 	if err != nil {
@@ -76,7 +92,7 @@ func (a *app) dev(ctx context.Context, dir string, f devFlags) error {
 	var background sync.WaitGroup
 	var failed error // of the session; read after background ended
 	err = server.Run(ctx, server.Config{
-		Settings: settings, Mode: "dev", Version: a.env.Version, Log: a.env.Stderr,
+		Settings: settings, Mode: server.ModeDev, Version: a.env.Version, Log: a.env.Stderr, Doubles: stand,
 		OnReady: func(r api.Ready) {
 			background.Go(func() {
 				defer stop()
@@ -174,6 +190,9 @@ func (s *session) withdraw() error {
 // may go to a file in the folder.
 func (s *session) apply(ctx context.Context, background *sync.WaitGroup) {
 	began := time.Now()
+	if err := refreshTypes(s.dir); err != nil {
+		s.app.say("write the types for editors: %v", err)
+	}
 	b, err := loadApp(s.dir)
 	var plan *api.Plan
 	if err == nil {

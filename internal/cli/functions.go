@@ -41,11 +41,11 @@ func (a *app) functionCommand() *cobra.Command {
 			return a.show(f, func(w io.Writer) {
 				fields(w, "name", f.Name, "app", f.App, "revision", fmt.Sprint(f.Revision), "kind", f.Kind, "digest", f.Digest,
 					"memory", size(f.Memory), "timeout", f.Timeout, "min instances", fmt.Sprint(f.MinInstances), "publishes", strings.Join(f.Publishes, ", "),
-					"deployed", stamp(f.Deployed), "by", f.By)
+					"deployed", stamp(f.Deployed), "by", f.By, "approval", approvedText(f.Approval))
 			})
 		}),
 	}
-	return group("function", "Look at functions", list, get, a.statsCommand())
+	return group("function", "Look at functions, and test them", list, get, a.statsCommand(), a.functionTest(), a.typesCommand())
 }
 
 func (a *app) subscriptionCommand() *cobra.Command {

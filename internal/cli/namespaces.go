@@ -84,14 +84,18 @@ exactly like this is no error, so a script can say it each time.
 	flags.StringArrayVar(&req.Owners, "owner", nil, "`id` of a principal that owns it: user:ISSUER#SUBJECT, service:ID or token:ID")
 	flags.StringArrayVar(&quotas, "quota", nil, "a quota, `NAME=VALUE`")
 	flags.StringVar(&req.Policies, "policies", "roles", "what its policies begin with: roles or none")
+	flags.StringVar(&req.Approvals, "approvals", "none", aboutApprovals)
 	completeNamespaceFlags(c)
 	return c
 }
+
+const aboutApprovals = "whether somebody else has to approve what functions gain by an apply: gains or none"
 
 func completeNamespaceFlags(c *cobra.Command) {
 	// The flags are there.
 	_ = c.RegisterFlagCompletionFunc("quota", cobra.FixedCompletions(quotaNames, cobra.ShellCompDirectiveNoSpace))
 	_ = c.RegisterFlagCompletionFunc("policies", cobra.FixedCompletions([]cobra.Completion{"roles", "none"}, cobra.ShellCompDirectiveNoFileComp))
+	_ = c.RegisterFlagCompletionFunc("approvals", cobra.FixedCompletions([]cobra.Completion{"gains", "none"}, cobra.ShellCompDirectiveNoFileComp))
 }
 
 func (a *app) showNamespace(ns *api.Namespace) error {
@@ -104,7 +108,7 @@ func (a *app) showNamespace(ns *api.Namespace) error {
 		if ns.State != "active" {
 			state = ns.State
 		}
-		fields(w, "name", ns.Name, "state", state, "owners", strings.Join(ns.Owners, " "), "policies", ns.Policies,
+		fields(w, "name", ns.Name, "state", state, "owners", strings.Join(ns.Owners, " "), "policies", ns.Policies, "approvals", ns.Approvals,
 			"created", stamp(ns.Created), "created by", ns.CreatedBy)
 		rows := [][]string{{"QUOTA", "VALUE", "USE"}}
 		names := map[string]bool{}
@@ -178,9 +182,9 @@ func (a *app) namespaceUpdate() *cobra.Command {
 	var owners, quotas []string
 	var noOwners bool
 	c := &cobra.Command{
-		Use: "update NAME", Short: "Change the owners, quotas or policies of a namespace", Args: exactly(1, "the name of a namespace"),
-		Long: `Change a namespace; what no flag names stays. The owners that are given replace those before. An owner may change the owners; quotas and
-policies are for operators of the server.
+		Use: "update NAME", Short: "Change the owners, quotas, policies or approvals of a namespace", Args: exactly(1, "the name of a namespace"),
+		Long: `Change a namespace; what no flag names stays. The owners that are given replace those before. An owner may change the owners; quotas,
+policies and approvals are for operators of the server.
 
 ` + aboutQuotas,
 		Example:           "  sallyport namespace update shop --quota functions=20 --quota stored_bytes=1GiB\n  sallyport namespace update shop --owner user:https://id.example.com#bob",
@@ -198,8 +202,8 @@ policies are for operators of the server.
 			switch {
 			case len(owners) > 0 && noOwners:
 				return usage("--owner and --no-owners say different things")
-			case req.Owners == nil && req.Quotas == nil && req.Policies == "":
-				return usage("say what to change: --owner, --no-owners, --quota or --policies")
+			case req.Owners == nil && req.Quotas == nil && req.Policies == "" && req.Approvals == "":
+				return usage("say what to change: --owner, --no-owners, --quota, --policies or --approvals")
 			}
 			ns, err := c.UpdateNamespace(ctx, args[0], req)
 			if err != nil {
@@ -213,6 +217,7 @@ policies are for operators of the server.
 	flags.BoolVar(&noOwners, "no-owners", false, "nobody owns it")
 	flags.StringArrayVar(&quotas, "quota", nil, "a quota, `NAME=VALUE`")
 	flags.StringVar(&req.Policies, "policies", "", "what its policies begin with: roles or none")
+	flags.StringVar(&req.Approvals, "approvals", "", aboutApprovals)
 	completeNamespaceFlags(c)
 	return c
 }

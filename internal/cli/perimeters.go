@@ -28,9 +28,9 @@ func (a *app) perimeterList() *cobra.Command {
 				return err
 			}
 			return showList(a, list, list.Perimeters, table[api.Perimeter]{
-				noun: "perimeters", header: []string{"NAME", "MODE", "EVENT TYPES", "FUNCTIONS", "BRIDGES", "FROM"},
+				noun: "perimeters", header: []string{"NAME", "MODE", "EVENT TYPES", "FUNCTIONS", "OTHERS", "BRIDGES", "FROM"},
 				row: func(p *api.Perimeter) []string {
-					return []string{p.Name, p.Mode, strings.Join(p.EventTypes, ", "), strings.Join(p.Functions, ", "), fmt.Sprint(len(p.Bridges)), fmt.Sprintf("%s:%d", p.File, p.Line)}
+					return []string{p.Name, p.Mode, strings.Join(p.EventTypes, ", "), strings.Join(p.Functions, ", "), strings.Join(otherMembers(p), ", "), fmt.Sprint(len(p.Bridges)), fmt.Sprintf("%s:%d", p.File, p.Line)}
 				},
 				id: func(p *api.Perimeter) string { return p.Name },
 			})
@@ -56,9 +56,24 @@ func (a *app) perimeterGet() *cobra.Command {
 	return onServer(c, &server)
 }
 
+// otherMembers are those that are neither event types nor functions, as bridges name them.
+func otherMembers(p *api.Perimeter) (out []string) {
+	for _, m := range []struct {
+		word  string
+		names []string
+	}{{"secret", p.Secrets}, {"host", p.Hosts}, {"audience", p.Audiences}, {"kv", p.KV}, {"sqlite", p.SQLite}, {"blob", p.Blob}} {
+		for _, name := range m.names {
+			out = append(out, m.word+":"+name)
+		}
+	}
+	return out
+}
+
 func writePerimeter(w io.Writer, p *api.Perimeter) {
 	fields(w, "name", p.Name, "description", p.Description, "mode", p.Mode, "event types", strings.Join(p.EventTypes, ", "),
-		"functions", strings.Join(p.Functions, ", "), "from", fmt.Sprintf("%s:%d", p.File, p.Line))
+		"functions", strings.Join(p.Functions, ", "), "secrets", strings.Join(p.Secrets, ", "), "hosts", strings.Join(p.Hosts, ", "),
+		"audiences", strings.Join(p.Audiences, ", "), "kv", strings.Join(p.KV, ", "), "sqlite", strings.Join(p.SQLite, ", "),
+		"blob", strings.Join(p.Blob, ", "), "from", fmt.Sprintf("%s:%d", p.File, p.Line))
 	for i := range p.Levels {
 		l := &p.Levels[i]
 		fmt.Fprintf(w, "\nwho comes in must meet the level %s\n", clean(l.Name))
@@ -82,7 +97,7 @@ func (a *app) perimeterTest() *cobra.Command {
 	var server bool
 	c := &cobra.Command{
 		Use: "test NAME", Short: "Show what a perimeter denies, or in dry-run would deny", Args: exactly(1, "the name of a perimeter"),
-		Long: `Test shows what was asked in a period and a perimeter denied, or, in dry-run, would have denied; and the subscriptions and publish
+		Long: `Test shows what was asked in a period and a perimeter denied, or, in dry-run, would have denied; and the subscriptions and
 grants of the apps that its border is in the way of, with the bridge that each would need. Exit code 3 says that there is something.
 What a perimeter that is not applied yet would deny is shown by sallyport apply --dry-run.`,
 		Example:           "  sallyport perimeter test cards\n  sallyport perimeter test cards --since 720h -o json",
@@ -128,6 +143,22 @@ func writePerimeterTest(w io.Writer, t *api.PerimeterTest) {
 	for i := range t.Declared {
 		d := &t.Declared[i]
 		fmt.Fprintf(w, "%s: %s %s %s has no bridge%s\n", clean(d.By), clean(d.From), clean(d.Action), clean(d.Resource), clean(neededBridge(d.Needed)))
+	}
+}
+
+// writeCrossings says in a plan what perimeters will be in the way of.
+func writeCrossings(w io.Writer, list []api.Crossing, more bool) {
+	for i := range list {
+		x := &list[i]
+		verb := "denies"
+		if x.Mode == "dry-run" {
+			verb = "in dry-run would deny"
+		}
+		fmt.Fprintf(w, "! %s %s what %s is for: %s %s %s%s\n", clean(x.Perimeter), verb, clean(x.By), clean(x.From), clean(x.Action), clean(x.Resource),
+			clean(neededBridge(x.Needed)))
+	}
+	if more {
+		fmt.Fprintln(w, "! and others; sallyport perimeter test shows them")
 	}
 }
 
@@ -186,7 +217,7 @@ func writeVerdicts(w io.Writer, list []api.PerimeterVerdict) {
 		case !v.Denied:
 			verdict = "lets it go by " + v.Bridge
 		}
-		fmt.Fprintf(w, "\n%s (%s): %s\n", clean(v.ID), clean(v.Direction), clean(verdict))
+		fmt.Fprintf(w, "\n%s (%s, to %s): %s\n", clean(v.ID), clean(v.Direction), clean(v.To), clean(verdict))
 		for _, b := range v.Bridges {
 			text := fmt.Sprintf("%s: from here %s, for the action %s", b.ID, word[b.From], word[b.Action])
 			if b.Condition != nil {

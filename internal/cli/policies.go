@@ -117,8 +117,8 @@ func questionFlags(c *cobra.Command, q *client.Question) {
 	flags := c.Flags()
 	flags.StringVar(&q.Principal, "principal", "", "who: user:ID, service:ID, token:ID or function:NAMESPACE/NAME")
 	flags.StringVar(&q.Action, "action", "", "what, such as publish")
-	flags.StringVar(&q.Resource, "resource", "", "to what: event_type:NAMESPACE/TYPE, function:NAMESPACE/NAME, namespace:NAME or server")
-	flags.StringVar(&q.Address, "address", "", "from this `address`")
+	flags.StringVar(&q.Resource, "resource", "", "to what: event_type:NAMESPACE/TYPE, function:NAMESPACE/NAME, secret:NAMESPACE/NAME, grant:NAMESPACE/FUNCTION/NAME, namespace:NAME or server")
+	flags.StringVar(&q.Address, "address", "", "from this `address`; with --caused-by, so are --mtls and --at of the request that sent the event")
 	flags.BoolVar(&q.MutualTLS, "mtls", false, "with a client certificate")
 	flags.StringVar(&q.At, "at", "", "at this `time` (RFC 3339) or so long ago (default: now)")
 	flags.StringVar(&q.Source, "source", "", "source of the event")
@@ -144,6 +144,9 @@ func writeExplanation(w io.Writer, e *api.PolicyExplanation) {
 	fmt.Fprintf(w, "%s %s %s %s: %s\n", clean(e.Principal), verdict, clean(e.Action), clean(e.Resource), clean(by))
 	if e.OnBehalf {
 		fmt.Fprintln(w, "the function is permitted this for callers who may do it as well; the answer is about both")
+	}
+	if e.Approval != nil {
+		fmt.Fprintf(w, "what the function gained last was approved: %s\n", clean(approvedText(e.Approval)))
 	}
 	if len(e.DryRun) > 0 {
 		fmt.Fprintf(w, "in dry-run, and so without effect, denied by %s\n", clean(strings.Join(e.DryRun, ", ")))
@@ -259,6 +262,7 @@ func writePolicyPlan(w io.Writer, p *api.PolicyPlan) {
 			fmt.Fprintf(w, "%s policy        %s\n", c.sign, clean(id))
 		}
 	}
+	writeCrossings(w, p.Crossings, p.CrossingsMore)
 	word := map[bool]string{true: "may", false: "may not any more"}
 	for _, d := range p.Access {
 		perhaps := ""

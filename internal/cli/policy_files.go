@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/spf13/cobra"
+
 	"sallyport/internal/ident"
 	"sallyport/internal/manifest"
 	"sallyport/internal/policy"
@@ -28,7 +30,26 @@ type policyText struct {
 }
 
 // policySources are the files that a check is about.
-type policySources struct{ policies, tests []policyText }
+type policySources struct{ policies, perimeters, tests []policyText }
+
+// policyCheck is a command that checks files of policies without a server: check gets what the arguments name, and whose policies
+// they are.
+func (a *app) policyCheck(c *cobra.Command, check func(*policySources, policiesOf) error) *cobra.Command {
+	var onServer bool
+	c.RunE = func(_ *cobra.Command, args []string) error {
+		of, err := a.policiesOf(onServer)
+		if err != nil {
+			return err
+		}
+		s, err := a.readPolicies(args)
+		if err != nil {
+			return err
+		}
+		return check(s, of)
+	}
+	c.Flags().BoolVar(&onServer, "on-server", false, "the policies are of the whole server, not of a namespace")
+	return c
+}
 
 // readPolicies reads the files and folders that the arguments name, by default those of this folder.
 func (a *app) readPolicies(args []string) (*policySources, error) {
@@ -59,7 +80,8 @@ func (a *app) readPolicy(s *policySources, arg string) error {
 	case info.IsDir():
 		return s.folder(arg)
 	case !isPolicyFile(arg):
-		return usage("%s is neither a folder nor a file of policies (*%s) or policy tests (*%s)", clean(arg), policyEnding, testsEnding)
+		return usage("%s is neither a folder nor a file of policies (*%s), perimeters (*%s) or policy tests (*%s)",
+			clean(arg), policyEnding, manifest.PerimeterFile, testsEnding)
 	}
 	text, err := readBounded(arg, policy.MaxFileBytes)
 	s.add(filepath.ToSlash(arg), text)
@@ -123,13 +145,18 @@ func readIn(root *os.Root, name, shown string) ([]byte, error) {
 }
 
 func isPolicyFile(name string) bool {
-	return strings.HasSuffix(name, policyEnding) || strings.HasSuffix(name, testsEnding)
+	return strings.HasSuffix(name, policyEnding) || isPerimeterFile(name) || strings.HasSuffix(name, testsEnding)
 }
 
+func isPerimeterFile(name string) bool { return strings.HasSuffix(name, manifest.PerimeterFile) }
+
 func (s *policySources) add(name string, text []byte) {
-	if strings.HasSuffix(name, testsEnding) {
+	switch {
+	case strings.HasSuffix(name, testsEnding):
 		s.tests = append(s.tests, policyText{name, text})
-	} else {
+	case isPerimeterFile(name):
+		s.perimeters = append(s.perimeters, policyText{name, text})
+	default:
 		s.policies = append(s.policies, policyText{name, text})
 	}
 }
@@ -163,13 +190,29 @@ func (a *app) policiesOf(onServer bool) (policiesOf, error) {
 	return policiesOf(ns), nil
 }
 
-// compile validates the policies, together with those that are built in.
-func (s *policySources) compile(of policiesOf) (*policy.Set, error) {
-	files := make([]policy.File, len(s.policies))
-	for i, f := range s.policies {
-		files[i] = policy.File{Name: f.name, Text: f.text, Namespace: ident.Namespace(of)}
+// compile validates the policies, together with those that are built in, and the perimeters. The set is nil when there are faults, a
+// problem for each file of perimeters and one for all policies.
+func (s *policySources) compile(of policiesOf) (set *policy.Set, faulty []error) {
+	cfg := policy.Config{}
+	for _, f := range s.policies {
+		cfg.Files = append(cfg.Files, policy.File{Name: f.name, Text: f.text, Namespace: ident.Namespace(of)})
 	}
-	return policy.New(files...)
+	for _, f := range s.perimeters {
+		p, err := manifest.ParsePerimeters(f.name, f.text, ident.Namespace(of))
+		if err != nil {
+			faulty = append(faulty, err)
+			continue
+		}
+		cfg.Perimeters = append(cfg.Perimeters, p)
+	}
+	set, err := policy.NewWith(cfg)
+	if err != nil {
+		faulty = append([]error{err}, faulty...)
+	}
+	if len(faulty) > 0 {
+		return nil, faulty
+	}
+	return set, nil
 }
 
 // parseTests returns the tests of all files, and a problem for each file with faults.

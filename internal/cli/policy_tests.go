@@ -62,12 +62,11 @@ func (v verdict) String() string {
 }
 
 func (a *app) policyTest() *cobra.Command {
-	var onServer bool
-	c := &cobra.Command{
+	return a.policyCheck(&cobra.Command{
 		Use: "test [FOLDER | FILE ...]", Short: "Run the tests of policies, without a server",
-		Long: `Run policy tests (*_test.toml) against the policies beside them (*.cedar) and those that are built in: those in the folder policies of
-FOLDER (default: this folder), or those of FOLDER itself when it has no such folder, or single files. A test says what a
-request must come to, and with "by" which policies must determine it:
+		Long: `Run policy tests (*_test.toml) against the policies (*.cedar) and perimeters (*perimeters.toml) beside them and the policies that are built
+in: those in the folder policies of FOLDER (default: this folder), or those of FOLDER itself when it has no such folder, or single
+files. A test says what a request must come to, and with "by" which policies must determine it:
 
   [tests."a till publishes orders"]
   principal = { id = "token:till", role = "publisher" }
@@ -81,32 +80,18 @@ The exit code is 3 when a test fails, or when a file has faults. No server is as
 		Example: `  sallyport policy test
   sallyport policy test ./webshop --namespace shop
   sallyport policy test -o json | jq '.tests[] | select(.passed | not)'`,
-		RunE: func(_ *cobra.Command, args []string) error {
-			of, err := a.policiesOf(onServer)
-			if err != nil {
-				return err
-			}
-			s, err := a.readPolicies(args)
-			if err != nil {
-				return err
-			}
-			if len(s.tests) == 0 {
-				return noPolicies("policy tests")
-			}
-			return a.testPolicies(s, of)
-		},
-	}
-	serverFlag(c, &onServer)
-	return c
+	}, func(s *policySources, of policiesOf) error {
+		if len(s.tests) == 0 {
+			return noPolicies("policy tests")
+		}
+		return a.testPolicies(s, of)
+	})
 }
 
 func (a *app) testPolicies(s *policySources, of policiesOf) error {
-	tests, faulty := s.parseTests()
-	set, err := s.compile(of)
-	if err != nil {
-		faulty = append([]error{err}, faulty...)
-	}
-	if len(faulty) > 0 {
+	set, faulty := s.compile(of)
+	tests, wrong := s.parseTests()
+	if faulty = append(faulty, wrong...); len(faulty) > 0 {
 		return a.found(faulty...)
 	}
 	run := runTests(set, of, tests)

@@ -34,46 +34,31 @@ type validation struct {
 	Files     []validatedFile `json:"files"`
 }
 
-// validatedFile is a file that was looked at. Policies are named when no file of policies has faults.
+// validatedFile is a file that was looked at. Policies and perimeters are named when no file of these has faults.
 type validatedFile struct {
-	File     string           `json:"file"`
-	Policies []string         `json:"policies,omitempty"`
-	Tests    []string         `json:"tests,omitempty"`
-	Faults   []api.FieldError `json:"faults,omitempty"`
+	File       string           `json:"file"`
+	Policies   []string         `json:"policies,omitempty"`
+	Perimeters []string         `json:"perimeters,omitempty"`
+	Tests      []string         `json:"tests,omitempty"`
+	Faults     []api.FieldError `json:"faults,omitempty"`
 }
 
 func (a *app) policyValidate() *cobra.Command {
-	var onServer bool
-	c := &cobra.Command{
-		Use: "validate [FOLDER | FILE ...]", Short: "Look for faults in policies, without a server",
-		Long: `Look for faults in policies (*.cedar) and in policy tests (*_test.toml): those in the folder policies of FOLDER (default: this
-folder), or those of FOLDER itself when it has no such folder, or single files; - is policies on stdin. Every policy is checked
-against the schema, and the ids against each other and those that are built in. The exit code is 3 when there are faults.
+	return a.policyCheck(&cobra.Command{
+		Use: "validate [FOLDER | FILE ...]", Short: "Look for faults in policies and perimeters, without a server",
+		Long: `Look for faults in policies (*.cedar), perimeters (*perimeters.toml) and policy tests (*_test.toml): those in the folder policies of
+FOLDER (default: this folder), or those of FOLDER itself when it has no such folder, or single files; - is policies on stdin.
+Every policy and every condition of a bridge is checked against the schema, and names against each other and those that are
+built in. The exit code is 3 when there are faults.
 
 It asks no server, so it does not know what else is active there.`,
 		Example: "  sallyport policy validate\n  sallyport policy validate ./webshop --namespace shop\n  sallyport policy validate orders.cedar -o json",
-		RunE: func(_ *cobra.Command, args []string) error {
-			of, err := a.policiesOf(onServer)
-			if err != nil {
-				return err
-			}
-			s, err := a.readPolicies(args)
-			if err != nil {
-				return err
-			}
-			if len(s.policies)+len(s.tests) == 0 {
-				return noPolicies("policies or policy tests")
-			}
-			return a.validate(s, of)
-		},
-	}
-	serverFlag(c, &onServer)
-	return c
-}
-
-// serverFlag adds the flag for policies that hold for the whole server.
-func serverFlag(c *cobra.Command, onServer *bool) {
-	c.Flags().BoolVar(onServer, "on-server", false, "the policies are of the whole server, not of a namespace")
+	}, func(s *policySources, of policiesOf) error {
+		if len(s.policies)+len(s.perimeters)+len(s.tests) == 0 {
+			return noPolicies("policies or policy tests")
+		}
+		return a.validate(s, of)
+	})
 }
 
 // noPolicies says that there is nothing to check: a check that finds nothing must not pass.
@@ -83,11 +68,7 @@ func noPolicies(what string) error {
 }
 
 func (a *app) validate(s *policySources, of policiesOf) error {
-	var faulty []error
-	set, err := s.compile(of)
-	if err != nil {
-		faulty = append(faulty, err)
-	}
+	set, faulty := s.compile(of)
 	tests, wrong := s.parseTests()
 	faulty = append(faulty, wrong...)
 	v := s.validation(of, set, tests, faulty)
@@ -96,8 +77,11 @@ func (a *app) validate(s *policySources, of policiesOf) error {
 			return err
 		}
 	}
-	a.say("checked %s and %s, as those of %s", count(len(s.policies), "file of policies", "files of policies"),
-		count(len(s.tests), "file of tests", "files of tests"), of)
+	checked := count(len(s.policies), "file of policies", "files of policies")
+	if n := len(s.perimeters); n > 0 {
+		checked += ", " + count(n, "file of perimeters", "files of perimeters")
+	}
+	a.say("checked %s and %s, as those of %s", checked, count(len(s.tests), "file of tests", "files of tests"), of)
 	if !v.Valid {
 		return a.found(faulty...)
 	}
@@ -107,7 +91,7 @@ func (a *app) validate(s *policySources, of policiesOf) error {
 // validation says what is in which file. The set is nil when the policies have faults.
 func (s *policySources) validation(of policiesOf, set *policy.Set, tests []policy.Test, faulty []error) *validation {
 	v := &validation{Namespace: string(of), Valid: len(faulty) == 0}
-	for _, f := range slices.Concat(s.policies, s.tests) {
+	for _, f := range slices.Concat(s.policies, s.perimeters, s.tests) {
 		v.Files = append(v.Files, validatedFile{File: f.name})
 	}
 	at := func(name string) *validatedFile {
@@ -123,6 +107,10 @@ func (s *policySources) validation(of policiesOf, set *policy.Set, tests []polic
 				f := at(p.File)
 				f.Policies = append(f.Policies, p.ID)
 			}
+		}
+		for _, p := range set.Perimeters() {
+			f := at(p.File)
+			f.Perimeters = append(f.Perimeters, p.ID)
 		}
 	}
 	for _, t := range tests {
@@ -143,14 +131,17 @@ func (a *app) showValidation(v *validation) error {
 		rows := [][]string{{"FILE", "HOLDS"}}
 		for _, f := range v.Files {
 			if a.quiet {
-				for _, id := range f.Policies {
+				for _, id := range slices.Concat(f.Policies, f.Perimeters) {
 					fmt.Fprintln(w, clean(id))
 				}
 				continue
 			}
 			holds := count(len(f.Policies), "policy", "policies")
-			if strings.HasSuffix(f.File, testsEnding) {
+			switch {
+			case strings.HasSuffix(f.File, testsEnding):
 				holds = count(len(f.Tests), "test", "tests")
+			case isPerimeterFile(f.File):
+				holds = count(len(f.Perimeters), "perimeter", "perimeters")
 			}
 			rows = append(rows, []string{f.File, holds})
 		}

@@ -25,7 +25,7 @@ server.toml it makes a CA and a certificate in the data directory. The first sta
 				return err
 			}
 			return server.Run(cmd.Context(), server.Config{
-				Settings: settings, Mode: "server", Version: a.env.Version, Log: a.env.Stderr, DebugSocket: f.debugSocket,
+				Settings: settings, Mode: server.ModeServer, Version: a.env.Version, Log: a.env.Stderr, DebugSocket: f.debugSocket,
 				NewOperatorToken: f.newToken, WorkerArgs: []string{workerCommand},
 			})
 		},

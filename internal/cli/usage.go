@@ -17,7 +17,7 @@ func (a *app) usageCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "usage", Short: "Show what functions used in a period", Args: noArguments(),
 		Long: `Usage shows what functions used in a period: how often they ran, for how long, on how much processor time and
-memory, and who published their events. Hours (UTC) are counted whole. A GB-second is 10^9 bytes held for a
+memory, who published their events, and what their grants were used for. Hours (UTC) are counted whole, and uses of grants by whole days. A GB-second is 10^9 bytes held for a
 second: the peak of each invocation times its time.`,
 		Example: "  sallyport usage --since 24h\n  sallyport usage --since 2026-11-01T00:00:00Z --until 2026-12-01T00:00:00Z --by principal\n  sallyport usage -o json",
 		RunE: a.with(func(ctx context.Context, c *client.Client, _ []string) error {
@@ -48,7 +48,22 @@ func (a *app) showUsage(out *api.Usage) error {
 		total := usageRow(&out.Total)
 		total[0] = "total"
 		columns(w, append(rows, total))
+		if len(out.Grants) > 0 {
+			fmt.Fprintln(w)
+			showGrantUsage(w, out.Grants)
+		}
 	})
+}
+
+// showGrantUsage shows what grants were used for.
+func showGrantUsage(w io.Writer, list []api.GrantUsage) {
+	rows := [][]string{{"FUNCTION", "GRANT", "KIND", "USES", "FAILED", "DENIED", "IN", "OUT", "P50", "P99", "LAST"}}
+	for _, g := range list {
+		rows = append(rows, []string{
+			g.Function, g.Grant, g.Kind, fmt.Sprint(g.Uses), fmt.Sprint(g.Failed), fmt.Sprint(g.Denied), size(g.BytesIn), size(g.BytesOut), seconds(g.P50), seconds(g.P99), stamp(g.LastUsed),
+		})
+	}
+	columns(w, rows)
 }
 
 func usageRow(l *api.UsageLine) []string {
@@ -99,6 +114,10 @@ func (a *app) statsCommand() *cobra.Command {
 					"bytes", fmt.Sprintf("%s in, %s out", size(t.BytesIn), size(t.BytesOut)))
 				for _, l := range out.Lines {
 					fields(w, fmt.Sprintf("revision %d", l.Revision), fmt.Sprintf("%d invocations, %s processor time, half below %s", l.Invocations, seconds(l.CPU), seconds(l.P50)))
+				}
+				for _, g := range out.Grants {
+					fields(w, fmt.Sprintf("grant %s (%s)", g.Grant, g.Kind), fmt.Sprintf("%d uses (%d failed, of which %d denied), half below %s, 99%% below %s, %s in, %s out",
+						g.Uses, g.Failed, g.Denied, seconds(g.P50), seconds(g.P99), size(g.BytesIn), size(g.BytesOut)))
 				}
 			})
 		}),

@@ -24,6 +24,8 @@ type Change struct {
 	api.Change
 	// Grants are those of a function that is made or replaced, by name: who replaces its code uses them too.
 	Grants map[string]manifest.Grant
+	// Subscription is one that is made or changed.
+	Subscription *manifest.Subscription
 }
 
 // Consent is asked about each change of an app before any of them is made; its error is that of Apply. A nil Consent takes all.
@@ -31,7 +33,7 @@ type Consent func(change Change) error
 
 // Apply makes bundle the app that its manifest names, on behalf of by, and returns what changed. It
 // changes nothing when there is an error or dryRun is set. A namespace that does not exist is
-// created.
+// created. When somebody else has to approve what functions gain, nothing changes either, and the plan has what waits for that.
 func (d *Deployer) Apply(ctx context.Context, by ident.PrincipalID, ns ident.Namespace, bundle *api.Bundle, dryRun bool, may Consent) (*api.Plan, error) {
 	m, err := manifest.ParseApp(manifestFile, []byte(bundle.Manifest))
 	if err != nil {
@@ -42,11 +44,29 @@ func (d *Deployer) Apply(ctx context.Context, by ident.PrincipalID, ns ident.Nam
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	return d.apply(ctx, &attempt{by: by, ns: ns, manifest: m, bundle: bundle, dryRun: dryRun, may: may})
+}
+
+// attempt is one apply of a bundle that was checked.
+type attempt struct {
+	by       ident.PrincipalID
+	ns       ident.Namespace
+	manifest *manifest.App
+	bundle   *api.Bundle
+	dryRun   bool
+	may      Consent
+	// approved is who approved it, nil when nobody did.
+	approved *api.FunctionApproval
+}
+
+// apply does what Apply says. d.mu is held.
+func (d *Deployer) apply(ctx context.Context, at *attempt) (*api.Plan, error) {
+	ns, m := at.ns, at.manifest
 	if err := d.checkNames(ns, m); err != nil {
 		return nil, err
 	}
 	old := d.apps[ns][m.Name]
-	next, fresh, err := d.build(ctx, by, ns, m, bundle, old)
+	next, fresh, err := d.build(ctx, at.by, ns, m, at.bundle, old)
 	active := false
 	defer func() {
 		for _, h := range fresh {
@@ -58,35 +78,75 @@ func (d *Deployer) Apply(ctx context.Context, by ident.PrincipalID, ns ident.Nam
 	if err != nil {
 		return nil, err
 	}
-	plan := &api.Plan{App: string(m.Name), Revision: next.stored.Revision, Changes: diff(old, next), Applied: !dryRun}
+	plan := &api.Plan{App: string(m.Name), Revision: next.stored.Revision, Changes: diff(old, next)}
 	plan.Grants = append(permissions(old, next), d.unused(ns, old, next, time.Now())...)
-	if len(plan.Changes) == 0 && old != nil {
-		plan.Revision = old.stored.Revision
+	waits, _ := d.pending(ns, plan.App)
+	if len(plan.Changes) == 0 && old != nil && at.approved == nil {
+		plan.Revision, plan.Applied = old.stored.Revision, !at.dryRun
+		if waits != nil && !at.dryRun {
+			plan.Supersedes = d.close(ctx, ns, waits, api.ApprovalSuperseded, nil).ID
+		}
 		return plan, nil
 	}
-	if err := may.ask(plan, m); err != nil {
+	if err := d.check(ctx, at, plan, old, next); err != nil {
 		return nil, err
 	}
-	if err := d.checkSecrets(ctx, ns, old, next); err != nil {
-		return nil, err
-	}
-	if err := checkSize(next); err != nil {
-		return nil, err
-	}
-	if err := d.checkPinned(old, next); err != nil {
-		return nil, err
-	}
-	if err := d.checkHeld(ctx, ns, bundle, old, next); err != nil {
-		return nil, err
-	}
-	if dryRun {
+	plan.NeedsApproval = at.approved == nil && gains(plan.Grants) && d.demands(ns)
+	switch {
+	case at.dryRun:
 		return plan, nil
+	case plan.NeedsApproval:
+		if plan.Approval, err = d.hold(ctx, at.by, ns, plan, old, at.bundle); err != nil {
+			return nil, err
+		}
+		if waits != nil && waits.ID != plan.Approval.ID {
+			plan.Supersedes = waits.ID
+		}
+		return plan, nil
+	case at.approved != nil:
+		if err := checkApproved(ns, at, plan, old); err != nil {
+			return nil, err
+		}
+		next.stored.Approved = at.approved
 	}
-	if err := d.activate(ctx, ns, bundle, old, next); err != nil {
+	next.gained(plan.Grants, at.approved)
+	if err := d.activate(ctx, ns, at.bundle, old, next); err != nil {
 		return nil, unavailable(err)
 	}
-	active = true
+	active, plan.Applied = true, true
+	if at.approved == nil && waits != nil {
+		plan.Supersedes = waits.ID
+		d.settle(ctx, ns) // it is about another difference now
+	}
 	return plan, nil
+}
+
+// check returns why what was built must not become active.
+func (d *Deployer) check(ctx context.Context, at *attempt, plan *api.Plan, old, next *app) error {
+	if err := at.may.ask(plan, at.manifest); err != nil {
+		return err
+	}
+	if err := d.checkSecrets(ctx, at.ns, old, next); err != nil {
+		return err
+	}
+	if err := checkSize(next); err != nil {
+		return err
+	}
+	if err := d.checkPinned(old, next); err != nil {
+		return err
+	}
+	return d.checkHeld(ctx, at.ns, at.bundle, old, next)
+}
+
+// gained notes with the functions that gain something who approved it, nil for nobody.
+func (a *app) gained(changes []api.GrantChange, approved *api.FunctionApproval) {
+	for i, c := range changes {
+		if f := a.functions[ident.FunctionName(c.Function)]; f != nil && gains(changes[i:i+1]) {
+			sf := a.stored.Functions[c.Function]
+			sf.Approval, f.Approval = approved, approved
+			a.stored.Functions[c.Function] = sf
+		}
+	}
 }
 
 // ask asks about each change of a plan.
@@ -98,6 +158,9 @@ func (c Consent) ask(plan *api.Plan, m *manifest.App) error {
 		change := Change{Change: one}
 		if one.Kind == kindFunction {
 			change.Grants = m.Functions[ident.FunctionName(one.Name)].Grants
+		}
+		if sub, ok := m.Subscriptions[ident.SubscriptionName(one.Name)]; ok && one.Kind == kindSubscription {
+			change.Subscription = &sub
 		}
 		if err := c(change); err != nil {
 			return err
@@ -112,7 +175,7 @@ func (d *Deployer) build(ctx context.Context, by ident.PrincipalID, ns ident.Nam
 		old = &app{}
 	}
 	next = &app{name: m.Name, stored: stored{
-		Manifest: bundle.Manifest, Revision: old.stored.Revision + 1, Schemas: bundle.Schemas,
+		Manifest: bundle.Manifest, Revision: old.stored.Revision + 1, Schemas: bundle.Schemas, Approved: old.stored.Approved,
 		Functions: map[string]storedFunction{}, From: map[string]uint64{},
 	}}
 	now := time.Now().UTC()
@@ -124,6 +187,7 @@ func (d *Deployer) build(ctx context.Context, by ident.PrincipalID, ns ident.Nam
 		if len(module.SourceMap) > 0 {
 			sf.SourceMap = digest(module.SourceMap)
 		}
+		sf.Approval = old.stored.Functions[string(name)].Approval // of what it has already
 		next.stored.Functions[string(name)] = sf
 	}
 	for name := range m.Subscriptions {

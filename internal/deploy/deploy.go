@@ -96,13 +96,20 @@ type Config struct {
 	Grants grant.Config
 	// LastUsed returns when a function used a grant last, zero when it is not known to have; nil knows nothing.
 	LastUsed func(ns ident.Namespace, function ident.FunctionName, grant string) time.Time
-	Logger   *slog.Logger
+	// Approvals is where approvals are kept; without it, none is demanded.
+	Approvals Bucket
+	// ApprovalDemanded reports whether a second principal has to approve what functions of a namespace gain.
+	ApprovalDemanded func(ns ident.Namespace) bool
+	// Authority returns what is kept of whoever applies an app in ctx, to ask later whether they still may.
+	Authority func(ctx context.Context) (string, error)
+	Logger    *slog.Logger
 }
 
 // Deployer keeps the apps of all namespaces. It is safe for concurrent use.
 type Deployer struct {
 	cfg       Config
 	residents *residents
+	approvals approvals
 
 	mu     sync.Mutex // one Apply, Pause or Resume at a time
 	apps   map[ident.Namespace]map[ident.AppName]*app
@@ -130,6 +137,9 @@ func New(ctx context.Context, cfg Config) (*Deployer, error) {
 	}
 	for ns := range d.apps {
 		d.publish(ns)
+	}
+	if err := d.restoreApprovals(ctx); err != nil {
+		return nil, err
 	}
 	return d, nil
 }

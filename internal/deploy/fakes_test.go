@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"sallyport/api"
 	"sallyport/internal/cell"
@@ -37,6 +38,54 @@ type world struct {
 	lateFail bool
 	failRead error // of blobs
 	failEnd  error
+	// approvals has everything demanded; failApproval fails the writes of approvals.
+	approvals    bool
+	failApproval bool
+	pending      map[string][]byte
+	// lastUsed is when each grant was used last.
+	lastUsed time.Time
+}
+
+// pendingBucket is where approvals are.
+type pendingBucket struct{ *world }
+
+func (w pendingBucket) Get(_ context.Context, key string) ([]byte, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if v, ok := w.pending[key]; ok {
+		return v, nil
+	}
+	return nil, store.ErrNotFound
+}
+
+func (w pendingBucket) Put(ctx context.Context, key string, value []byte) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.failApproval {
+		return errDisk
+	}
+	if err := errors.Join(ctx.Err(), w.write()); err != nil {
+		return err
+	}
+	w.pending[key] = bytes.Clone(value)
+	return nil
+}
+
+func (w pendingBucket) Delete(_ context.Context, key string) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.pending, key)
+	return nil
+}
+
+func (w pendingBucket) List(context.Context, string, string, int) ([]store.Entry, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var out []store.Entry
+	for _, k := range slices.Sorted(maps.Keys(w.pending)) {
+		out = append(out, store.Entry{Key: k, Value: w.pending[k]})
+	}
+	return out, nil
 }
 
 // write counts a write and reports whether it fails. w.mu is held.
@@ -56,7 +105,7 @@ func (w *world) kept() []string {
 }
 
 func newWorld() *world {
-	return &world{apps: map[string][]byte{}, blobs: map[string][]byte{}, namespaces: map[ident.Namespace]bool{}, end: 5 << ident.PositionIndexBits}
+	return &world{apps: map[string][]byte{}, blobs: map[string][]byte{}, pending: map[string][]byte{}, namespaces: map[ident.Namespace]bool{}, end: 5 << ident.PositionIndexBits}
 }
 
 type bucket struct{ *world }
@@ -185,7 +234,10 @@ func (w *world) tryOpen(t testing.TB) (*deploy.Deployer, error) {
 	t.Helper()
 	return deploy.New(t.Context(), deploy.Config{
 		Apps: bucket{w}, Blobs: blobs{w}, Namespaces: namespaces{w}, Within: w.within, Engine: deploy.InProcess(newEngine(t)), Memory: 1 << 30,
-		End: func(context.Context, ident.Namespace) (ident.Position, error) { return w.end, w.failEnd },
+		End:       func(context.Context, ident.Namespace) (ident.Position, error) { return w.end, w.failEnd },
+		Approvals: pendingBucket{w}, ApprovalDemanded: func(ident.Namespace) bool { return w.approvals },
+		LastUsed:  func(ident.Namespace, ident.FunctionName, string) time.Time { return w.lastUsed },
+		Authority: func(context.Context) (string, error) { return "as", nil },
 	})
 }
 

@@ -2,6 +2,7 @@ package deploy
 
 import (
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -37,10 +38,13 @@ func grantSpecs(grants map[string]manifest.Grant) []cell.GrantSpec {
 
 // about returns what a script has to know of a grant.
 func about(g manifest.Grant) string {
-	if g.HTTP == nil {
-		return ""
+	switch {
+	case g.HTTP != nil:
+		return strings.Join(g.HTTP.Methods, " ") + " " + g.HTTP.URL
+	case g.Blob != nil: // how large the parts of an object can be
+		return fmt.Sprintf("%d %d", g.Limits.Request, g.Limits.Reply)
 	}
-	return strings.Join(g.HTTP.Methods, " ") + " " + g.HTTP.URL
+	return ""
 }
 
 // grantText returns all that the manifest says of a grant, as a text that is the same for the same.

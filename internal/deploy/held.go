@@ -87,6 +87,9 @@ func (d *Deployer) checkHeld(ctx context.Context, ns ident.Namespace, bundle *ap
 func (d *Deployer) RemoveNamespace(ctx context.Context, ns ident.Namespace) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if err := d.removeApprovals(ctx, ns); err != nil {
+		return err
+	}
 	used := map[string]bool{}
 	for other, apps := range d.apps {
 		for _, a := range apps {

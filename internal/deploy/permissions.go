@@ -75,34 +75,50 @@ func functionPermissions(name ident.FunctionName, a, b *Function) []api.GrantCha
 
 // compareGrants says what differs between two grants of one name, of which either may not be there.
 func compareGrants(a, b manifest.Grant, had, has bool) api.GrantChange {
-	var gains, loses []string
-	if has {
-		gains = b.Reaches()
-	}
-	if had {
-		loses = a.Reaches()
-	}
 	out := api.GrantChange{Kind: b.Kind(), RevealsSecret: has && b.Reveals()}
 	switch {
 	case !had:
-		out.Change, out.Gains = grantNew, gains
+		out.Change, out.Gains = grantNew, b.Reaches()
 		return out
 	case !has:
-		out.Kind, out.Change, out.Loses = a.Kind(), grantGone, loses
+		out.Kind, out.Change, out.Loses = a.Kind(), grantGone, a.Reaches()
 		return out
 	}
-	out.Gains, out.Loses = without(gains, loses), without(loses, gains)
+	gains, loses := without(b.Reaches(), a.Reaches()), without(a.Reaches(), b.Reaches())
+	wider, narrower := compareBounds(a.Bounds(), b.Bounds())
+	out.Gains, out.Loses = append(gains, wider...), append(loses, narrower...)
 	switch {
+	case len(gains)+len(loses) == 0 && grantText(a) != grantText(b):
+		out.Change = grantLimits
 	case len(out.Gains) > 0 && len(out.Loses) > 0:
 		out.Change = grantChanged
 	case len(out.Gains) > 0:
 		out.Change = grantWidened
 	case len(out.Loses) > 0:
 		out.Change = grantNarrowed
-	case grantText(a) != grantText(b):
-		out.Change = grantLimits
 	}
 	return out
+}
+
+// compareBounds returns the limits that differ, in words: those that allow more, and those that allow less. What one of the two
+// grants has no limit for is shown by what it reaches.
+func compareBounds(a, b []manifest.Bound) (wider, narrower []string) {
+	for _, y := range b {
+		i := slices.IndexFunc(a, func(x manifest.Bound) bool { return x.Name == y.Name })
+		switch {
+		case i < 0 || a[i].Value == y.Value:
+		case a[i].Value < y.Value:
+			wider = append(wider, "limit "+y.Name+" "+y.Text+", was "+a[i].Text)
+		default:
+			narrower = append(narrower, "limit "+y.Name+" "+y.Text+", was "+a[i].Text)
+		}
+	}
+	return wider, narrower
+}
+
+// gains reports whether functions get something by the changes that they did not have. Whatever is new or wider counts, a limit too.
+func gains(changes []api.GrantChange) bool {
+	return slices.ContainsFunc(changes, func(c api.GrantChange) bool { return c.Change == grantNew || len(c.Gains) > 0 })
 }
 
 // without returns what is in list and not in other.

@@ -10,8 +10,11 @@ import (
 	"sallyport/internal/ident"
 )
 
-// kindFunction is the kind of a change of a function.
-const kindFunction = "function"
+// The kinds of changes that consent is asked about with what they are of.
+const (
+	kindFunction     = "function"
+	kindSubscription = "subscription"
+)
 
 // diff returns what next changes: functions, then event types, then subscriptions, each by name.
 func diff(old, next *app) []api.Change {
@@ -21,7 +24,7 @@ func diff(old, next *app) []api.Change {
 	var out []api.Change
 	out = append(out, changes(kindFunction, old.functions, next.functions, functionDetail)...)
 	out = append(out, changes("event type", old.eventTypes, next.eventTypes, eventTypeDetail)...)
-	return append(out, changes("subscription", old.subscriptions, next.subscriptions, subscriptionDetail)...)
+	return append(out, changes(kindSubscription, old.subscriptions, next.subscriptions, subscriptionDetail)...)
 }
 
 // changes compares two sets by name; detail returns what differs between two of one name, or "".

@@ -28,8 +28,10 @@ type State struct {
 	EventTypes    map[ident.EventType]*EventType
 	Subscriptions map[ident.SubscriptionName]*Subscription
 	// Held is how much all that is. Of modules that a server before there were quotas stored, the size is not known.
-	Held  Held
-	index *filter.Index[*Subscription]
+	Held Held
+	// revisions are those of the apps.
+	revisions map[ident.AppName]int
+	index     *filter.Index[*Subscription]
 }
 
 // EventType is a type that an app describes.
@@ -70,6 +72,8 @@ type Function struct {
 	Grants   map[string]manifest.Grant
 	Deployed time.Time
 	By       ident.PrincipalID
+	// Approval says who approved what it gained last, nil when nobody had to.
+	Approval *api.FunctionApproval
 
 	source string // the file it came from, for messages
 	module *moduleHandle
@@ -116,9 +120,11 @@ func newState(apps map[ident.AppName]*app) *State {
 		Functions:     map[ident.FunctionName]*Function{},
 		EventTypes:    map[ident.EventType]*EventType{},
 		Subscriptions: map[ident.SubscriptionName]*Subscription{},
+		revisions:     map[ident.AppName]int{},
 	}
 	var entries []filter.Entry[*Subscription]
 	for _, a := range apps {
+		s.revisions[a.name] = a.stored.Revision
 		for n, f := range a.functions {
 			s.Functions[n] = f
 		}
@@ -142,6 +148,7 @@ func (f *Function) Describe() api.Function {
 	out := api.Function{
 		Name: string(f.Name), App: string(f.App), Revision: f.Revision, Kind: f.Kind, Digest: f.Digest,
 		Memory: f.Limits.Memory, Timeout: f.Limits.Timeout.String(), MinInstances: f.Limits.MinInstances, Deployed: f.Deployed, By: string(f.By),
+		Approval: f.Approval,
 	}
 	for _, t := range f.Publishes {
 		out.Publishes = append(out.Publishes, string(t))

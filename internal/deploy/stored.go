@@ -46,6 +46,8 @@ type stored struct {
 	Paused []string          `json:"paused,omitempty"`
 	// Stale holds the blobs that the revision before had and this one has not.
 	Stale []string `json:"stale,omitempty"`
+	// Approved is the approval that made this revision active, or the last one before it that did.
+	Approved *api.FunctionApproval `json:"approved,omitempty"`
 }
 
 type storedFunction struct {
@@ -58,6 +60,8 @@ type storedFunction struct {
 	Revision int               `json:"revision"`
 	Deployed time.Time         `json:"deployed"`
 	By       ident.PrincipalID `json:"by"`
+	// Approval is of what the function gained last, when somebody had to approve that.
+	Approval *api.FunctionApproval `json:"approval,omitempty"`
 }
 
 // blobs returns the digests of all blobs that s names.
@@ -195,7 +199,7 @@ func (a *app) describe(m *manifest.App) error {
 		uses, reveals := manifest.Secrets(f.Grants)
 		a.functions[name] = &Function{
 			Name: name, App: a.name, Revision: sf.Revision, Kind: sf.Kind, Digest: sf.Blob,
-			Limits: limitsOf(f), Publishes: publishes(f), Secrets: uses, Reveals: reveals, Grants: f.Grants, Deployed: sf.Deployed, By: sf.By, source: f.Source,
+			Limits: limitsOf(f), Publishes: publishes(f), Secrets: uses, Reveals: reveals, Grants: f.Grants, Deployed: sf.Deployed, By: sf.By, Approval: sf.Approval, source: f.Source,
 		}
 	}
 	for typ, t := range m.EventTypes {

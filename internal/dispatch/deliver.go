@@ -407,10 +407,10 @@ func (d *Dispatcher) invoke(ctx context.Context, fn *deploy.Function, del *deliv
 		Log: func(level, message string) {
 			d.cfg.Lines.Append(api.LogLine{
 				Time: time.Now().UTC(), Function: string(fn.Name), Revision: fn.Revision, EventID: rec.ID,
-				Attempt: del.made + 1, Level: level, Message: secrets.Text(message),
+				Attempt: del.made + 1, Level: level, Message: secrets.Cut(message),
 			})
 		},
-		Use:   d.uses(fn, del),
+		Use:   d.uses(fn, del, secrets),
 		Waits: d.waits(del.ticket),
 	})
 	res.use, res.principal = &use, rec.Principal
@@ -452,17 +452,17 @@ func withoutSecrets(secrets *redact.Set, err error) error {
 		return err
 	}
 	c := *p
-	c.Public, c.Hint = secrets.Text(p.Public), secrets.Text(p.Hint)
+	c.Public, c.Hint = secrets.Cut(p.Public), secrets.Cut(p.Hint)
 	c.Faults = slices.Clone(p.Faults)
 	for i := range c.Faults {
 		f := &c.Faults[i]
-		f.Detail, f.Source, f.Pointer = secrets.Text(f.Detail), secrets.Text(f.Source), secrets.Text(f.Pointer)
+		f.Detail, f.Source, f.Pointer = secrets.Cut(f.Detail), secrets.Cut(f.Source), secrets.Cut(f.Pointer)
 	}
 	return &c
 }
 
 // uses returns what makes the uses of grants of an attempt: whose they are is said here, and not by the guest.
-func (d *Dispatcher) uses(fn *deploy.Function, del *delivery) func(context.Context, cell.GrantUse) cell.GrantAnswer {
+func (d *Dispatcher) uses(fn *deploy.Function, del *delivery, secrets *redact.Set) func(context.Context, cell.GrantUse) cell.GrantAnswer {
 	doors := fn.Doors()
 	if doors == nil {
 		return nil
@@ -476,7 +476,7 @@ func (d *Dispatcher) uses(fn *deploy.Function, del *delivery) func(context.Conte
 		p := problem.From(err)
 		d.cfg.Lines.Append(api.LogLine{
 			Time: time.Now().UTC(), Function: string(fn.Name), Revision: fn.Revision, EventID: rec.ID, Attempt: attempt,
-			Level: cell.LevelDebug, Message: "the use of the grant " + u.Grant + " failed: " + clip(p.Public) + " [" + p.Code + "]",
+			Level: cell.LevelDebug, Message: "the use of the grant " + u.Grant + " failed: " + secrets.Cut(clip(p.Public)) + " [" + p.Code + "]",
 		})
 		return cell.FailedUse(p)
 	}

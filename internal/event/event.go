@@ -106,8 +106,8 @@ type Record struct {
 type Behind struct {
 	// Principal sent the first event of the chain; "" when that is this event.
 	Principal ident.PrincipalID
-	// Authority names what access keeps of what that principal might do; "" when its id says all. It means
-	// something to access alone.
+	// Authority is access's note on that principal: what is kept of what it might do, and how and from where its request
+	// came. That is personal data: it MUST NOT be shown or logged. It means something to access alone.
 	Authority string
 	// Functions are the functions since then, the one that emitted this event last, as "price@3 audit@12": name and
 	// revision. Hops bounds how many there are.

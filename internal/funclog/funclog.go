@@ -66,11 +66,13 @@ type Logs struct {
 	closed    bool
 	more      chan struct{}
 	written   sync.WaitGroup
+	// stored is the last batch of the journal whose lines are not waiting any more: each line is in one of the two.
+	stored uint64
 }
 
 // Open returns the logs kept in journal. Close them.
 func Open(journal Journal, log *slog.Logger) *Logs {
-	l := &Logs{journal: journal, log: log, followers: map[chan api.LogLine]struct{}{}, more: make(chan struct{}, 1)}
+	l := &Logs{journal: journal, log: log, followers: map[chan api.LogLine]struct{}{}, more: make(chan struct{}, 1), stored: journal.Last()}
 	l.written.Go(l.write)
 	return l
 }
@@ -144,6 +146,7 @@ func (l *Logs) write() {
 				l.log.Warn("write function logs; lines are lost", "lines", n, "error", err)
 			}
 			l.mu.Lock()
+			l.stored = l.journal.Last()
 			if l.waiting = l.waiting[n:]; len(l.waiting) == 0 {
 				l.waiting = nil
 			}
@@ -181,12 +184,12 @@ const readStep = 256
 func (l *Logs) Read(ctx context.Context, q Query) ([]api.LogLine, error) {
 	limit := min(max(q.Limit, 1), MaxRead)
 	var found []api.LogLine
-	end := l.journal.Last()
 	first, _, err := l.journal.First(ctx)
 	if err != nil {
 		return nil, err
 	}
 	l.mu.Lock()
+	end := l.stored
 	for i := range l.waiting {
 		if q.Selects(&l.waiting[i]) {
 			found = append(found, l.waiting[i])

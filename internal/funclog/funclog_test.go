@@ -189,3 +189,32 @@ func TestFloodIsTold(t *testing.T) {
 		}
 	}
 }
+
+// slowFirst is a journal that is written to while a reader is in the middle of reading.
+type slowFirst struct {
+	*journal
+	once sync.Once
+	meet func()
+}
+
+func (j *slowFirst) First(ctx context.Context) (uint64, int64, error) {
+	j.once.Do(j.meet)
+	return j.journal.First(ctx)
+}
+
+// TestReadWhileWriting: a line that is written down while somebody reads is read, once.
+func TestReadWhileWriting(t *testing.T) {
+	t.Parallel()
+	j := &slowFirst{journal: &journal{}}
+	l := funclog.Open(j, slog.New(slog.DiscardHandler))
+	j.meet = func() { // when it returns, the line is in the journal and nowhere else
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	l.Append(line(1, "price"))
+	lines, err := l.Read(t.Context(), funclog.Query{Limit: 10})
+	if err != nil || len(lines) != 1 {
+		t.Errorf("Read = %v, %v; want the one line", lines, err)
+	}
+}

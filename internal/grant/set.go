@@ -27,6 +27,8 @@ type Question struct {
 	// Kind and Op are of the grant that Caller names; Invokes is the function that a grant of kind invoke calls.
 	Kind, Op string
 	Invokes  ident.FunctionName
+	// Targets are what the grant reaches, as manifest.Grant.Targets has them.
+	Targets string
 	// Grants are all that the function uses while it runs, by their names in order.
 	Grants []string
 	// Publishes are the types of its publish grants.
@@ -42,6 +44,10 @@ type Used struct {
 	Took time.Duration
 	// In and Out are the bytes of the request and of the reply, with their bodies.
 	In, Out int64
+	// Call and Reply are the use itself, and Err why it failed. They are valid during the call that tells of them, and hold data.
+	Call  *Call
+	Reply Reply
+	Err   error
 }
 
 // Config says what Sets work with. Zero parts are not there: without a Gate, nothing may be used.
@@ -50,7 +56,9 @@ type Config struct {
 	Gate    Gate
 	Secrets Secrets
 	// Used is told of each use; it is called by many goroutines and should be quick.
-	Used   func(Used)
+	Used func(Used)
+	// Stand, when set, answers in place of what is behind the doors. No server has one.
+	Stand  Stand
 	Logger *slog.Logger
 }
 
@@ -73,9 +81,10 @@ type Set struct {
 
 // gated is one grant with what bounds its uses.
 type gated struct {
-	name  string
-	grant manifest.Grant
-	rate  rate
+	name    string
+	grant   manifest.Grant
+	targets string
+	rate    rate
 	// places has one entry for each use that is running.
 	places chan struct{}
 
@@ -96,7 +105,7 @@ func NewSet(cfg Config, ns ident.Namespace, function ident.FunctionName, revisio
 			continue
 		}
 		s.doors[name] = &gated{
-			name: name, grant: g, rate: rate{perSecond: g.Limits.Rate}, places: make(chan struct{}, g.Limits.Concurrency),
+			name: name, grant: g, targets: g.Targets(), rate: rate{perSecond: g.Limits.Rate}, places: make(chan struct{}, g.Limits.Concurrency),
 		}
 		s.names = append(s.names, name)
 	}
@@ -118,11 +127,11 @@ func (s *Set) Use(ctx context.Context, call Call, name string) (Reply, error) {
 	reply, err := s.use(ctx, g, &call)
 	used := Used{
 		Caller: call.Caller, Kind: g.grant.Kind(), Op: call.Op, Took: time.Since(began),
-		In: int64(len(call.Request) + len(call.Body)), Out: int64(len(reply.JSON) + len(reply.Body)),
+		In: int64(len(call.Request) + len(call.Body)), Out: int64(len(reply.JSON) + len(reply.Body)), Call: &call, Reply: reply,
 	}
 	if err != nil {
 		err = s.explain(ctx, g, &call, err)
-		used.Code = problem.From(err).Code
+		used.Code, used.Err = problem.From(err).Code, err
 	}
 	if s.cfg.Used != nil {
 		s.cfg.Used(used)
@@ -139,7 +148,7 @@ func (s *Set) use(ctx context.Context, g *gated, call *Call) (Reply, error) {
 	if s.cfg.Gate == nil {
 		return Reply{}, problem.New(problem.Denied, "grant.no_gate", "nothing decides about grants here, so none is used")
 	}
-	q := Question{Caller: &call.Caller, Kind: g.grant.Kind(), Op: call.Op, Grants: s.names, Publishes: s.types}
+	q := Question{Caller: &call.Caller, Kind: g.grant.Kind(), Op: call.Op, Targets: g.targets, Grants: s.names, Publishes: s.types}
 	if g.grant.Invoke != nil {
 		q.Invokes = g.grant.Invoke.Function
 	}
@@ -159,7 +168,7 @@ func (s *Set) use(ctx context.Context, g *gated, call *Call) (Reply, error) {
 		<-g.places
 		return Reply{}, errClosed()
 	}
-	ctx, cancel := context.WithTimeout(ctx, l.Timeout)
+	ctx, cancel := within(ctx, l.Timeout, g.grant.Kind())
 	reply, err := s.pass(ctx, cancel, g, call)
 	if err != nil {
 		return Reply{}, err
@@ -174,6 +183,15 @@ func (s *Set) use(ctx context.Context, g *gated, call *Call) (Reply, error) {
 		return Reply{}, problem.New(problem.TooLarge, "grant.reply_too_large", "the reply is %d bytes long, the grant %q takes %d", size, g.name, l.Reply)
 	}
 	return reply, nil
+}
+
+// within bounds a use by the grant's timeout. A timer is dear beside a value that is read from memory, so there is none of its own where the invocation
+// ends sooner anyway, and nothing else has to end the use.
+func within(ctx context.Context, timeout time.Duration, kind string) (context.Context, context.CancelFunc) {
+	if end, ok := ctx.Deadline(); ok && quick(kind) && time.Until(end) <= timeout {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, timeout)
 }
 
 // quick reports whether doors of the kind are over so soon, and so surely, that nobody has to be able to leave them.
@@ -227,6 +245,12 @@ func (s *Set) do(ctx context.Context, g *gated, call *Call) (reply Reply, err er
 	door, err := s.open(ctx, g)
 	if err != nil {
 		return Reply{}, err
+	}
+	if s.cfg.Stand != nil && s.cfg.Stand.Takes(&call.Caller) {
+		reply, carryOut, err := rehearse(ctx, door, call, s.cfg.Stand)
+		if err != nil || !carryOut {
+			return reply, err
+		}
 	}
 	return door.Do(ctx, call)
 }

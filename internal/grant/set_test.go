@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -181,3 +182,68 @@ func TestSetClose(t *testing.T) {
 		t.Errorf("Use = %v, want grant.closed", err)
 	}
 }
+
+// TestRevisionsDoNotMix: while a revision is replaced, each use that is served is served by the doors of its own revision, whatever the call says of
+// itself, and of the one that is closed none is served any more.
+func TestRevisionsDoNotMix(t *testing.T) {
+	t.Parallel()
+	const revisions, uses = 20, 200
+	for revision := 1; revision <= revisions; revision++ {
+		kind := &revisionKind{t: t, revision: revision}
+		s := grant.NewSet(grant.Config{Kinds: grant.Registry{manifest.KindKV: kind, manifest.KindHTTP: kind}, Gate: gate{}}, "shop", "price", revision, map[string]manifest.Grant{
+			"store": {KV: &manifest.KVGrant{}, Limits: manifest.GrantLimits{Rate: 1 << 20, Concurrency: 1 << 10, Timeout: time.Minute, Request: 1000, Reply: 1000}},
+			"web":   {HTTP: &manifest.HTTPGrant{}, Limits: manifest.GrantLimits{Rate: 1 << 20, Concurrency: 1 << 10, Timeout: time.Minute, Request: 1000, Reply: 1000}},
+		})
+		began := make(chan struct{}, uses)
+		var all sync.WaitGroup
+		for i := range uses {
+			all.Go(func() {
+				name := []string{"store", "web"}[i%2]
+				forged := grant.Caller{Namespace: "bank", Function: "pay", Revision: revision - 1, Grant: "vault"}
+				_, err := s.Use(t.Context(), grant.Call{Caller: forged, Op: "get"}, name)
+				began <- struct{}{}
+				if code := problem.From(err).Code; err != nil && code != "grant.closed" && code != "grant.canceled" {
+					t.Errorf("Use = %v", err)
+				}
+			})
+		}
+		<-began // in the middle of them
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+		kind.over.Store(true)
+		if _, err := s.Use(t.Context(), grant.Call{Op: "get"}, "store"); problem.From(err).Code != "grant.closed" {
+			t.Errorf("after it was replaced, revision %d answers %v", revision, err)
+		}
+		all.Wait()
+		if kind.served.Load() == 0 {
+			t.Errorf("no use of revision %d was served: the test tests nothing", revision)
+		}
+	}
+}
+
+// revisionKind opens doors that serve one revision, until it is over.
+type revisionKind struct {
+	t        *testing.T
+	revision int
+	served   atomic.Int64
+	over     atomic.Bool
+}
+
+func (k *revisionKind) Open(_ context.Context, o grant.Opening) (grant.Door, error) {
+	if o.Revision != k.revision {
+		k.t.Errorf("a door of revision %d is opened for revision %d", k.revision, o.Revision)
+	}
+	return k, nil
+}
+
+func (k *revisionKind) Do(_ context.Context, call *grant.Call) (grant.Reply, error) {
+	k.served.Add(1)
+	c := call.Caller
+	if k.over.Load() || c.Revision != k.revision || c.Namespace != "shop" || c.Function != "price" || c.Grant == "vault" {
+		k.t.Errorf("the door of revision %d (over: %t) serves %+v", k.revision, k.over.Load(), c)
+	}
+	return grant.Reply{}, nil
+}
+
+func (k *revisionKind) Close() error { return nil }

@@ -26,6 +26,9 @@ func (a *API) reach(c *call) error {
 	if err != nil {
 		return err
 	}
+	if err := a.addTypes(c, &u, p.EventTypes); err != nil {
+		return err
+	}
 	list, err := a.deps.Guard.Set().Follow(p, u, a.runs, nil)
 	if err != nil {
 		return tooMuchToAsk()
@@ -39,21 +42,32 @@ func (a *API) reach(c *call) error {
 	return answer(c, http.StatusOK, out)
 }
 
-// actingFunction returns the principal that a function is, with everything that its grants name.
-func actingFunction(ns ident.Namespace, f *deploy.Function) policy.Principal {
-	var grants []string
-	var invokes []ident.FunctionName
-	for name, g := range f.Grants {
-		if g.Publish == nil {
-			grants = append(grants, name)
+// addTypes adds to a universe the event types that somebody may publish of which nobody knows yet but that a subscription has them
+// delivered: those that policies, perimeters and the caller name, and the patterns of filters.
+func (a *API) addTypes(c *call, u *policy.Universe, named []ident.EventType) error {
+	known := map[policy.Resource]bool{}
+	for _, r := range u.Resources {
+		known[r] = true
+	}
+	for _, ns := range a.namespaces(c) {
+		types, err := typesAbout(a.deps.Guard.Set(), ns, a.deps.Deployer.State(ns))
+		if err != nil {
+			return err
 		}
-		if g.Invoke != nil {
-			invokes = append(invokes, g.Invoke.Function)
+		for _, t := range append(types, named...) {
+			r := policy.Resource{Kind: policy.KindEventType, Namespace: ns, Name: string(t)}
+			if !known[r] {
+				known[r] = true
+				u.Resources = append(u.Resources, r)
+			}
 		}
 	}
-	slices.Sort(grants)
-	slices.Sort(invokes)
-	return access.FunctionPrincipal(ns, f.Name, f.Revision, f.Publishes).With(grants, invokes).WithSecrets(secretNames(f.Secrets), secretNames(f.Reveals)).Policy()
+	return nil
+}
+
+// actingFunction returns the principal that a function is, with everything that its grants name.
+func actingFunction(ns ident.Namespace, f *deploy.Function) policy.Principal {
+	return access.FunctionOf(ns, f.Name, f.Revision, f.Grants).Policy()
 }
 
 // runs returns the functions that something has run: to invoke them, to publish what a subscription has delivered to them, and to

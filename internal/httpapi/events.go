@@ -113,11 +113,15 @@ func (a *API) acceptInvocation(c *call, fn ident.FunctionName) (*api.Receipt, er
 		"Ce-Specversion": {"1.0"}, "Ce-Id": {rand.Text()}, "Ce-Source": {"/invocations/" + string(fn)},
 		"Ce-Type": {string(invocationType)}, "Content-Type": c.r.Header["Content-Type"],
 	}
+	whole := a.cfg.InvokeEvents && strings.HasPrefix(c.r.Header.Get("Content-Type"), "application/cloudevents+json")
+	if whole {
+		h = c.r.Header
+	}
 	evs, mode, err := event.ParseHTTP(h, b.bytes, a.cfg.Limits)
 	if err != nil {
 		return nil, err
 	}
-	if mode != event.ModeBinary {
+	if mode != event.ModeBinary && !(whole && mode == event.ModeStructured) {
 		return nil, problem.New(problem.Unsupported, "event.unsupported_format", "an invocation takes data, not an event").
 			WithHint("send the data alone with its own Content-Type; events go to /events")
 	}

@@ -55,6 +55,9 @@ type Guard interface {
 	Cross(ctx context.Context, p *access.Principal, action policy.Action, res policy.Resource) error
 	// MayGrant returns why p may not hand grants to a function.
 	MayGrant(ctx context.Context, p *access.Principal, ns ident.Namespace, fn ident.FunctionName, grants map[string]manifest.Grant) error
+	// MayApprove returns why p may not approve what sender applied, and Absent who that is, as far as they may still act.
+	MayApprove(ctx context.Context, p *access.Principal, ns ident.Namespace, sender ident.PrincipalID) error
+	Absent(ctx context.Context, id ident.PrincipalID, authority string) (context.Context, *access.Principal, error)
 	// Set returns the policies that it decides by, and Principals those it knows.
 	Set() *policy.Set
 	Principals() []policy.Principal
@@ -85,6 +88,10 @@ type Intake interface {
 type Deployer interface {
 	Apply(ctx context.Context, by ident.PrincipalID, ns ident.Namespace, bundle *api.Bundle, dryRun bool, may deploy.Consent) (*api.Plan, error)
 	State(ns ident.Namespace) *deploy.State
+	Approvals(ns ident.Namespace) []api.Approval
+	Approval(ns ident.Namespace, id string) (*api.Approval, deploy.Sender, error)
+	Approve(ctx context.Context, by ident.PrincipalID, ns ident.Namespace, id string, req api.ApprovalRequest, may deploy.Consent) (*api.Approval, error)
+	Reject(ctx context.Context, by ident.PrincipalID, ns ident.Namespace, id, reason string) (*api.Approval, error)
 	SetPaused(ctx context.Context, ns ident.Namespace, name ident.SubscriptionName, paused bool) (*deploy.Subscription, error)
 }
 
@@ -146,12 +153,15 @@ type Space struct {
 	Dispatch Deliveries
 	Lines    Lines
 	Usage    Usage
+	Grants   GrantUses
 }
 
 // Config bounds what the API takes on.
 type Config struct {
 	Limits   event.Limits
 	Requests int // answered at the same time; those that wait are counted apart
+	// InvokeEvents lets an invocation be a whole event in structured mode. It is for tests of functions; no server has it.
+	InvokeEvents bool
 }
 
 // Validate reports every fault of c.
@@ -185,6 +195,8 @@ type Deps struct {
 	// Ready returns nil, or in a word that anybody may read why the server is not ready.
 	Ready   func() error
 	Metrics http.Handler
+	// Issuer is the server as an issuer.
+	Issuer Issuer
 	// Published returns what the server publishes as an issuer under a path, for everybody; nil is nothing.
 	Published func(path string) ([]byte, bool)
 	// Refused is told the code of each problem that is answered.

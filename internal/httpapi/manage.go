@@ -200,21 +200,59 @@ func (a *API) apply(c *call) error {
 	if err := readJSON(c.r, maxBundleBytes, &bundle); err != nil {
 		return err
 	}
+	var crossings []api.Crossing
 	plan, err := a.deps.Deployer.Apply(access.WithPrincipal(c.r.Context(), c.p), c.p.ID, c.ns, &bundle, dry, func(change deploy.Change) error {
-		if change.Kind != "function" {
-			return nil
-		}
-		// Who replaces the code of a function that is inside a perimeter acts inside by way of it.
-		err := a.deps.Guard.Cross(c.r.Context(), c.p, policy.Deploy, policy.Resource{Kind: policy.KindFunction, Namespace: c.ns, Name: change.Name})
+		barred, err := a.barred(c.ns, change)
 		if err != nil {
 			return err
 		}
-		return a.deps.Guard.MayGrant(c.r.Context(), c.p, c.ns, ident.FunctionName(change.Name), change.Grants)
+		crossings = append(crossings, barred...)
+		return a.mayChange(c.r.Context(), c.p, c.ns, change)
 	})
 	if err != nil {
 		return err
 	}
-	return answer(c, http.StatusOK, plan)
+	plan.Crossings = crossings
+	status := http.StatusOK
+	if plan.Approval != nil {
+		status = http.StatusAccepted
+	}
+	return answer(c, status, plan)
+}
+
+// barred returns what a change of an app is for, and a perimeter denies or in dry-run would.
+func (a *API) barred(ns ident.Namespace, change deploy.Change) ([]api.Crossing, error) {
+	set := a.deps.Guard.Set()
+	if sub := change.Subscription; sub != nil {
+		types, err := typesAbout(set, ns, a.deps.Deployer.State(ns))
+		if err != nil {
+			return nil, err
+		}
+		types = append(types, ident.EventType(cmp.Or(sub.Filter.Type.String(), "*"))) // it is in no app yet
+		return barredDeliveries(set, ns, ident.SubscriptionName(change.Name), sub.Filter.Type.Match, sub.Function, inOrder(types)), nil
+	}
+	if change.Kind != "function" {
+		return nil, nil
+	}
+	return barredGrants(set, ns, ident.FunctionName(change.Name), 0, change.Grants), nil
+}
+
+// mayChange returns why p may not make a change of an app.
+func (a *API) mayChange(ctx context.Context, p *access.Principal, ns ident.Namespace, change deploy.Change) error {
+	if change.Kind != "function" {
+		return nil
+	}
+	// Who replaces the code of a function that is inside a perimeter acts inside by way of it.
+	if err := a.deps.Guard.Cross(ctx, p, policy.Deploy, policy.Resource{Kind: policy.KindFunction, Namespace: ns, Name: change.Name}); err != nil {
+		return err
+	}
+	return a.deps.Guard.MayGrant(ctx, p, ns, ident.FunctionName(change.Name), change.Grants)
+}
+
+// inOrder sorts names, and leaves each in once.
+func inOrder[T cmp.Ordered](list []T) []T {
+	slices.Sort(list)
+	return slices.Compact(list)
 }
 
 // status answers with the server's state and the balance of each namespace that the caller may see.

@@ -65,8 +65,8 @@ func (a *API) createNamespace(c *call) error {
 	return a.showNamespace(c, status, ident.Namespace(req.Name))
 }
 
-// updateNamespace changes a namespace. Owners say who owns it; what it may use, and what roles are in it, an operator of the
-// server says.
+// updateNamespace changes a namespace. Owners say who owns it; what it may use, what roles are in it, and whether gains need
+// approval, an operator of the server says.
 func (a *API) updateNamespace(c *call) error {
 	ctx := c.r.Context()
 	if err := a.deps.Guard.Authorize(ctx, c.p, policy.ManageNamespaces, policy.OfNamespace(c.ns)); err != nil {
@@ -76,13 +76,16 @@ func (a *API) updateNamespace(c *call) error {
 	if err := readJSON(c.r, maxSmallBody, &req); err != nil {
 		return err
 	}
-	if req.Quotas != nil || req.Policies != "" {
+	if req.Quotas != nil || req.Policies != "" || req.Approvals != "" {
 		if err := a.deps.Guard.Authorize(ctx, c.p, policy.ManageNamespaces, policy.OfServer()); err != nil {
 			return err
 		}
 	}
 	if err := a.deps.Namespaces.Update(ctx, c.ns, &req); err != nil {
 		return err
+	}
+	if req.Approvals != "" {
+		a.deps.Logger.WarnContext(ctx, "who has to approve gains was set", "namespace", string(c.ns), "approvals", req.Approvals, "by", string(c.p.ID))
 	}
 	return a.showNamespace(c, http.StatusOK, c.ns)
 }

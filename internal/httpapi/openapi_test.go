@@ -199,12 +199,13 @@ func TestSchemas(t *testing.T) {
 	types := []any{
 		api.Receipt{}, api.Receipts{}, api.Problem{}, api.FieldError{}, api.Event{}, api.Delivery{}, api.Attempt{}, api.EventList{},
 		api.DeadLetter{}, api.DeadLetterList{}, api.DeadLetterSelection{}, api.DeadLetterResult{}, api.Bundle{}, api.Module{}, api.Plan{},
-		api.Change{}, api.Function{}, api.Grant{}, api.GrantChange{}, api.FunctionList{}, api.Usage{}, api.UsageLine{}, api.DecisionList{}, api.Decision{}, api.Policy{}, api.PolicyList{}, api.PolicyFiles{}, api.PolicyPlan{}, api.AccessChange{}, api.ReplayDifference{}, api.PolicyExplanation{}, api.Behind{}, api.FunctionRevision{}, api.PolicyMatch{}, api.PolicyCondition{}, api.AccessList{}, api.Access{}, api.UnusedList{}, api.UnusedActions{}, api.WildcardList{}, api.Wildcard{}, api.PolicyProposal{}, api.PerimeterVerdict{}, api.BridgeVerdict{}, api.LevelVerdict{}, api.Bridge{}, api.Level{}, api.Perimeter{}, api.PerimeterList{},
+		api.Change{}, api.Function{}, api.Grant{}, api.GrantChange{}, api.FunctionList{}, api.Usage{}, api.UsageLine{}, api.GrantUsage{}, api.DecisionList{}, api.Decision{}, api.Policy{}, api.PolicyList{}, api.PolicyFiles{}, api.PolicyPlan{}, api.AccessChange{}, api.ReplayDifference{}, api.PolicyExplanation{}, api.Behind{}, api.FunctionRevision{}, api.PolicyMatch{}, api.PolicyCondition{}, api.AccessList{}, api.Access{}, api.UnusedList{}, api.UnusedActions{}, api.WildcardList{}, api.Wildcard{}, api.PolicyProposal{}, api.PerimeterVerdict{}, api.BridgeVerdict{}, api.LevelVerdict{}, api.Bridge{}, api.Level{}, api.Perimeter{}, api.PerimeterList{},
 		api.PerimeterTest{}, api.Crossing{}, api.Subscription{}, api.Filter{}, api.Retry{}, api.SubscriptionList{},
 		api.Secret{}, api.SecretList{}, api.SecretVersion{}, api.SecretVersionList{}, api.SecretUse{}, api.SecretUseList{}, api.SecretVersionRequest{},
 		api.SecretLinkRequest{}, api.SecretCanaryRequest{}, api.SecretCanary{}, api.SecretRotationRequest{}, api.SecretRotation{},
-		api.LogLine{}, api.TokenRequest{}, api.Token{}, api.TokenList{}, api.Status{}, api.CellStatus{}, api.IssuerStatus{}, api.RevocationStatus{}, api.Wall{}, api.NamespaceStatus{},
+		api.LogLine{}, api.TokenRequest{}, api.Token{}, api.TokenList{}, api.Status{}, api.CellStatus{}, api.IssuerStatus{}, api.Issuer{}, api.IssuerKey{}, api.IssuerRotation{}, api.RevocationStatus{}, api.Wall{}, api.NamespaceStatus{},
 		api.Namespace{}, api.NamespaceList{}, api.NamespaceRequest{}, api.NamespaceUpdate{}, api.NamespaceDeleted{},
+		api.Approval{}, api.ApprovalList{}, api.ApprovalRequest{}, api.RejectionRequest{}, api.FunctionApproval{},
 	}
 	left := maps.Clone(d.Components.Schemas)
 	for _, known := range []string{"CloudEvent", "NewToken"} { // not a type of ours; a Token and its text
@@ -272,9 +273,11 @@ func TestAnswers(t *testing.T) {
 		"setSecret": "hunter2", "plantCanary": `{"like":"aws"}`, "linkSecret": `{"reference":"vault:kv/shop/a#b"}`, "promoteSecret": `{"version":1}`,
 		"disableSecret": `{"version":1}`, "destroySecret": `{"version":1}`, "rotateSecret": `{"function":"price","every":"24h"}`,
 		"applyPoliciesOnServer": `{"files":{"perimeters.toml":"[perimeters.cards]\nevent_types = [\"shop/card.*\"]"}}`,
-		"createNamespace":       `{"name":"new"}`, "updateNamespace": `{"owners":["user:ann"],"quotas":{"functions":5}}`,
+		"approve":               `{"digest":"sha256:1"}`, "reject": `{"reason":"no"}`,
+		"rotateIssuer":    `{"revoke_old":true}`,
+		"createNamespace": `{"name":"new"}`, "updateNamespace": `{"owners":["user:ann"],"quotas":{"functions":5}}`,
 	}
-	ids := map[string]string{"getEvent": "e-1?data=true&wait=1s", "getDeadLetter": "l-1?data=true", "revokeToken": tok.ID}
+	ids := map[string]string{"getEvent": "e-1?data=true&wait=1s", "getDeadLetter": "l-1?data=true", "revokeToken": tok.ID, "getApproval": "a-1", "approve": "a-1", "reject": "a-1"}
 	names := map[string]string{
 		"getFunction": "price", "invoke": "price", "getSubscription": "orders", "pauseSubscription": "orders", "resumeSubscription": "orders",
 		"getSecret": "key", "listSecretVersions": "key", "setSecret": "key", "plantCanary": "bird", "linkSecret": "elsewhere", "promoteSecret": "key",

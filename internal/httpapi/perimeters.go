@@ -5,11 +5,13 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"strings"
 
 	"sallyport/api"
 	"sallyport/internal/access"
 	"sallyport/internal/deploy"
 	"sallyport/internal/ident"
+	"sallyport/internal/manifest"
 	"sallyport/internal/policy"
 	"sallyport/internal/problem"
 )
@@ -49,7 +51,7 @@ func (a *API) perimeter(c *call) (policy.PerimeterInfo, error) {
 func describePerimeter(p *policy.PerimeterInfo) api.Perimeter {
 	out := api.Perimeter{
 		ID: p.ID, Name: p.Name, Namespace: string(p.Namespace), Description: p.Description, Mode: p.Mode.String(), EventTypes: orEmpty(p.EventTypes),
-		Functions: orEmpty(p.Functions), Levels: []api.Level{}, Bridges: []api.Bridge{}, File: p.File, Line: p.Line,
+		Functions: orEmpty(p.Functions), Secrets: p.Secrets, Hosts: p.Hosts, Audiences: p.Audiences, KV: p.KV, SQLite: p.SQLite, Blob: p.Blob, Levels: []api.Level{}, Bridges: []api.Bridge{}, File: p.File, Line: p.Line,
 	}
 	for _, l := range p.Levels {
 		out.Levels = append(out.Levels, api.Level{Name: l.Name, IP: l.IP, MTLS: l.MutualTLS, Hours: l.Hours, Strength: l.Strength, Methods: l.Methods})
@@ -77,7 +79,7 @@ func describeVerdicts(list []policy.PerimeterVerdict) []api.PerimeterVerdict {
 	for i := range list {
 		v := &list[i]
 		one := api.PerimeterVerdict{
-			ID: v.ID, Mode: v.Mode.String(), Direction: "out", Denied: v.Denied, Bridge: v.Bridge, Needed: describeBridge(v.Needed),
+			ID: v.ID, Mode: v.Mode.String(), Direction: "out", To: v.To, Denied: v.Denied, Bridge: v.Bridge, Needed: describeBridge(v.Needed),
 		}
 		if v.Inward {
 			one.Direction = "in"
@@ -120,45 +122,115 @@ func (a *API) testPerimeter(c *call) error {
 		out.Asked = append(out.Asked, describeDecision(&found[i]))
 	}
 	for _, ns := range a.namespaces(c) {
-		out.Declared = append(out.Declared, a.declared(ns, p.ID)...)
+		list, err := a.declared(a.deps.Guard.Set(), ns)
+		if err != nil {
+			return err
+		}
+		out.Declared = append(out.Declared, slices.DeleteFunc(list, func(one api.Crossing) bool { return one.Perimeter != p.ID })...)
 	}
 	return answer(c, http.StatusOK, &out)
 }
 
-// declared returns the subscriptions and publish grants of a namespace that a perimeter is in the way of.
-func (a *API) declared(ns ident.Namespace, perimeter string) []api.Crossing {
-	set, state := a.deps.Guard.Set(), a.deps.Deployer.State(ns)
-	var out []api.Crossing
-	note := func(one api.Crossing, verdicts []policy.PerimeterVerdict) {
-		for i := range verdicts {
-			if v := &verdicts[i]; v.ID == perimeter && v.Denied {
-				one.Needed = describeBridge(v.Needed)
-				out = append(out, one)
-			}
-		}
+// declared returns what the apps of a namespace are for, and perimeters of a set deny or in dry-run would: deliveries and the use of grants.
+func (a *API) declared(set *policy.Set, ns ident.Namespace) ([]api.Crossing, error) {
+	state := a.deps.Deployer.State(ns)
+	types, err := typesAbout(set, ns, state)
+	if err != nil {
+		return nil, err
 	}
-	types := typesOf(state)
+	var out []api.Crossing
 	for _, name := range slices.Sorted(maps.Keys(state.Subscriptions)) {
 		sub := state.Subscriptions[name]
-		for _, t := range types {
-			if sub.Filter.Type.Match(string(t)) {
-				q := policy.DeliveryRequest(ns, t, sub.Function.Name)
-				note(api.Crossing{From: string(q.Principal.ID), Action: string(q.Action), Resource: q.Resource.String(), By: "subscription " + string(name)},
-					set.ExplainDelivery(ns, t, sub.Function.Name))
-			}
-		}
+		out = append(out, barredDeliveries(set, ns, name, sub.Filter.Type.Match, sub.Function.Name, types)...)
 	}
 	for _, name := range slices.Sorted(maps.Keys(state.Functions)) {
-		p := actingFunction(ns, state.Functions[name])
-		for _, t := range state.Functions[name].Publishes {
-			q := policy.Request{
-				Principal: p, Action: policy.Publish, Resource: policy.Resource{Kind: policy.KindEventType, Namespace: ns, Name: string(t)},
-				Context: policy.Context{Transport: policy.TransportInternal, Event: &policy.Event{Type: string(t)}},
+		out = append(out, barredGrants(set, ns, name, state.Functions[name].Revision, state.Functions[name].Grants)...)
+	}
+	return out, nil
+}
+
+// barredDeliveries returns the deliveries of a subscription that perimeters deny, or in dry-run would.
+func barredDeliveries(set *policy.Set, ns ident.Namespace, name ident.SubscriptionName, match func(string) bool, to ident.FunctionName, known []ident.EventType) (out []api.Crossing) {
+	for _, t := range known {
+		if !match(string(t)) {
+			continue
+		}
+		for _, v := range set.ExplainDelivery(ns, t, to) {
+			if v.Denied {
+				out = append(out, describeCrossing(string(policy.DeliveryRequest(ns, t, to).Principal.ID), policy.Deliver, "subscription "+string(name), &v))
 			}
-			note(api.Crossing{From: string(p.ID), Action: string(q.Action), Resource: q.Resource.String(), By: "grant of function " + string(name)}, set.ExplainPerimeters(q))
 		}
 	}
 	return out
+}
+
+// barredGrants returns what perimeters deny, or in dry-run would, of what the grants of a function are for.
+func barredGrants(set *policy.Set, ns ident.Namespace, fn ident.FunctionName, revision int, grants map[string]manifest.Grant) (out []api.Crossing) {
+	for _, b := range access.BarredGrants(set, ns, fn, revision, grants) {
+		out = append(out, describeCrossing(string(access.FunctionID(ns, fn)), b.Action, "grant "+b.Grant+" of function "+string(fn), &b.PerimeterVerdict))
+	}
+	return out
+}
+
+func describeCrossing(from string, action policy.Action, by string, v *policy.PerimeterVerdict) api.Crossing {
+	return api.Crossing{Perimeter: v.ID, Mode: v.Mode.String(), From: from, Action: string(action), Resource: v.To, By: by, Needed: describeBridge(v.Needed)}
+}
+
+// newCrossings returns what is declared and new or changed perimeters are in the way of.
+func (a *API) newCrossings(c *call, change *access.PolicyChange) ([]api.Crossing, error) {
+	ids := slices.Concat(change.Created, change.Updated)
+	if !slices.ContainsFunc(ids, func(id string) bool { return strings.HasPrefix(id, "perimeter:") }) {
+		return nil, nil
+	}
+	var out []api.Crossing
+	for _, ns := range a.namespaces(c) {
+		list, err := a.declared(change.New, ns)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, slices.DeleteFunc(list, func(one api.Crossing) bool { return !slices.Contains(ids, one.Perimeter) })...)
+	}
+	return out, nil
+}
+
+// maxPatterns bounds how many event types are made of patterns for one question.
+const maxPatterns = 100_000
+
+// typesAbout returns the event types that decisions in a namespace can differ by, as far as anybody has named them: those that apps name,
+// those that policies and perimeters name, and for a beginning or an end of names, which may stand for types that nobody has named yet,
+// that text with its "*". It is a type to ask about like any: what is permitted or inside by a beginning or an end, is so for it.
+func typesAbout(set *policy.Set, ns ident.Namespace, state *deploy.State) ([]ident.EventType, error) {
+	known := map[string]bool{}
+	for _, t := range typesOf(state) {
+		known[string(t)] = true
+	}
+	for _, t := range set.EventTypesNamed(ns) {
+		known[t] = true
+	}
+	for _, s := range state.Subscriptions {
+		known[cmp.Or(s.Filter.Type.String(), "*")] = true
+	}
+	var beginnings, ends []string
+	for t := range known {
+		if text, ok := strings.CutSuffix(t, "*"); ok {
+			beginnings = append(beginnings, text)
+		} else if text, ok := strings.CutPrefix(t, "*"); ok {
+			ends = append(ends, text)
+		}
+	}
+	if len(beginnings)*len(ends) > maxPatterns {
+		return nil, tooMuchToAsk()
+	}
+	for _, first := range beginnings {
+		for _, last := range ends {
+			known[first+"*"+last] = true // types that have both
+		}
+	}
+	var out []ident.EventType
+	for _, t := range slices.Sorted(maps.Keys(known)) {
+		out = append(out, ident.EventType(t))
+	}
+	return out, nil
 }
 
 // typesOf returns the event types that the apps of a namespace name: those they describe, publish, or subscribe to by an

@@ -111,6 +111,12 @@ func (a *API) consequences(c *call, change *access.PolicyChange) (*api.PolicyPla
 	if change.None() {
 		return out, nil
 	}
+	crossings, err := a.newCrossings(c, change)
+	if err != nil {
+		return nil, err
+	}
+	out.CrossingsMore = len(crossings) > maxShown
+	out.Crossings = crossings[:min(len(crossings), maxShown)]
 	recorded := a.recorded(c, time.Now().Add(-replayed))
 	u := a.universe(c, recorded)
 	diff, err := policy.Diff(change.Old, change.New, u, nil)
@@ -184,8 +190,10 @@ func (a *API) universe(c *call, recorded []access.Decided) policy.Universe {
 	}
 	known := map[policy.Resource]bool{}
 	what := func(r policy.Resource) {
-		if !known[r] {
-			known[r] = true
+		named := r
+		named.Grant, named.Reaches = "", "" // of a grant of one name, what the deployed function has comes first
+		if !known[named] {
+			known[named] = true
 			u.Resources = append(u.Resources, r)
 		}
 	}
@@ -211,7 +219,7 @@ func (a *API) universe(c *call, recorded []access.Decided) policy.Universe {
 			who(actingFunction(ns, f))
 			for name, g := range f.Grants {
 				if g.Publish == nil { // the types that it publishes are resources themselves
-					what(policy.OfGrant(ns, f.Name, name, g.Kind()))
+					what(access.OfGrant(ns, f.Name, name, g))
 				}
 			}
 			what(policy.Resource{Kind: policy.KindFunction, Namespace: ns, Name: string(f.Name)})
@@ -248,6 +256,7 @@ func (a *API) explainPolicy(c *call) error {
 		Principal: string(q.Principal.ID), Action: string(q.Action), Resource: q.Resource.String(),
 		Allowed: e.Decision.Allowed, Policies: orEmpty(e.Decision.Policies), OnBehalf: e.OnBehalf, Matched: []api.PolicyMatch{},
 		Bridges: e.Decision.Bridges, DryRun: e.Decision.DryRun, Perimeters: describeVerdicts(e.Perimeters),
+		Approval: a.approvalOf(c, &q),
 	}
 	for _, m := range e.Matched {
 		if m.Policy.Namespace != "" && m.Policy.Namespace != c.ns {
@@ -341,8 +350,16 @@ func (a *API) question(c *call) (q policy.Request, err error) {
 		}
 		q.Context.Event = e
 	}
-	q.Context.Cause, err = c.cause(known)
-	return q, err
+	if q.Context.Cause, err = c.cause(known); err != nil || q.Context.Cause == nil || q.Principal.Kind != policy.KindFunction {
+		return q, err
+	}
+	// No function asks by a network: address, mtls and at are those of the request by which the first event came.
+	sent := policy.Sent{IP: q.Context.IP, Now: q.Context.Now, Transport: q.Context.Transport}
+	if sent.Transport == policy.TransportInternal {
+		sent.Transport = policy.TransportTLS
+	}
+	q.Context.Cause.Sent, q.Context.IP, q.Context.Now, q.Context.Transport = &sent, netip.Addr{}, time.Now(), policy.TransportInternal
+	return q, nil
 }
 
 // cause reads who is behind what a function asks; nil when nobody is named.
@@ -391,7 +408,16 @@ func (a *API) asked(c *call) (policy.Resource, error) {
 		return r, problem.New(problem.Invalid, "policy.other_namespace", "%s is not in the namespace %q", r, c.ns).
 			WithHint("ask its own namespace (-n), or the server (--on-server)")
 	}
-	return r, nil
+	if r.Kind != policy.KindGrant {
+		return r, nil
+	}
+	function, name, _ := strings.Cut(r.Name, "/")
+	if f, err := a.deps.Deployer.State(r.Namespace).Function(ident.FunctionName(function)); err == nil {
+		if g, ok := f.Grants[name]; ok {
+			return access.OfGrant(r.Namespace, f.Name, name, g), nil
+		}
+	}
+	return r, nil // it may be about to be deployed: policies know it by its name
 }
 
 // principalIn returns the principal of an id, with everything that is known of it. One that is not known has nothing but its

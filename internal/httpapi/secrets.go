@@ -52,7 +52,11 @@ func (a *API) listSecrets(c *call) error {
 		return err
 	}
 	out := api.SecretList{Secrets: []api.Secret{}}
+	seen := a.crossings(c, policy.ReadSecretMetadata, policy.KindSecret)
 	for i := range list {
+		if !seen.may(string(list[i].Name)) {
+			continue // it is inside a perimeter
+		}
 		out.Secrets = append(out.Secrets, a.describeSecret(c, &list[i]))
 	}
 	return answer(c, http.StatusOK, &out)

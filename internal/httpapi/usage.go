@@ -1,7 +1,9 @@
 package httpapi
 
 import (
+	"cmp"
 	"net/http"
+	"slices"
 	"time"
 
 	"sallyport/api"
@@ -12,6 +14,11 @@ import (
 // Usage is the meter of a namespace; meter.Meter is one.
 type Usage interface {
 	Usage(q meter.Query) (lines []meter.Line, total meter.Counter)
+}
+
+// GrantUses is what functions used their grants for; meter.Uses is one.
+type GrantUses interface {
+	Between(since, until time.Time) map[meter.UseKey]meter.UseCounter
 }
 
 // usage answers with a statement of what functions used.
@@ -29,7 +36,27 @@ func (a *API) usage(c *call) error {
 	for _, l := range lines {
 		out.Lines = append(out.Lines, usageLine(l))
 	}
+	out.Grants = grantUsage(space.Grants.Between(q.Since, q.Until), q.Function)
 	return answer(c, http.StatusOK, &out)
+}
+
+// grantUsage returns what was counted of grants, of one function or of all, in order.
+func grantUsage(counted map[meter.UseKey]meter.UseCounter, function ident.FunctionName) []api.GrantUsage {
+	const median, nearlyAll = 0.50, 0.99
+	out := []api.GrantUsage{}
+	for k, c := range counted {
+		if function != "" && k.Function != function {
+			continue
+		}
+		out = append(out, api.GrantUsage{
+			Function: string(k.Function), Grant: k.Grant, Kind: k.Kind, Uses: c.Uses, Failed: c.Failed, Denied: c.Denied, BytesIn: c.In, BytesOut: c.Out,
+			P50: c.Quantile(median).Seconds(), P99: c.Quantile(nearlyAll).Seconds(), LastUsed: c.Last.UTC(),
+		})
+	}
+	slices.SortFunc(out, func(a, b api.GrantUsage) int {
+		return cmp.Or(cmp.Compare(a.Function, b.Function), cmp.Compare(a.Grant, b.Grant), cmp.Compare(a.Kind, b.Kind))
+	})
+	return out
 }
 
 func usageQuery(c *call) (q meter.Query, err error) {

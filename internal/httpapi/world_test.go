@@ -27,6 +27,7 @@ import (
 	"sallyport/internal/httpapi"
 	"sallyport/internal/ident"
 	"sallyport/internal/ingress"
+	"sallyport/internal/manifest"
 	"sallyport/internal/meter"
 	"sallyport/internal/namespace"
 	"sallyport/internal/policy"
@@ -79,6 +80,7 @@ type world struct {
 	ready   error
 	instant bool // the intake answers at once, and stores nothing
 	applied []*api.Bundle
+	grants  map[string]manifest.Grant // of the function that waits for an approval
 }
 
 type accept struct {
@@ -154,6 +156,7 @@ func newWorldOf(t testing.TB, cfg httpapi.Config) *world {
 		},
 		Ready:   func() error { return w.ready },
 		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "metric 1\n") }),
+		Issuer:  issuer{},
 		Published: func(path string) ([]byte, bool) {
 			text, ok := map[string]string{"/.well-known/openid-configuration": `{"issuer":"https://x"}`, "/.well-known/jwks.json": `{"keys":[]}`}[path]
 			return []byte(text), ok
@@ -174,11 +177,27 @@ func newWorldOf(t testing.TB, cfg httpapi.Config) *world {
 // token makes a token.
 func (w *world) token(t testing.TB, req api.TokenRequest) string {
 	t.Helper()
-	tok, err := w.guard.Create(t.Context(), "test", req)
+	tok, err := w.guard.Create(t.Context(), "server", req)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return tok.Text
+}
+
+// issuer has one key, and one that it ends.
+type issuer struct{}
+
+func (issuer) Status() *api.Issuer {
+	until := time.Unix(9, 0).UTC()
+	return &api.Issuer{URL: "https://x", Keys: []api.IssuerKey{{ID: "k", State: "signs", Created: time.Unix(5, 0).UTC(), Until: &until}}}
+}
+
+func (i issuer) Rotate(_ context.Context, how api.IssuerRotation) (*api.Issuer, error) {
+	out := i.Status()
+	if how.RevokeOld {
+		out.Revoked = []string{"j"}
+	}
+	return out, nil
 }
 
 // statement is a meter in which one function ran twice.
@@ -200,9 +219,16 @@ func (statement) Usage(q meter.Query) ([]meter.Line, meter.Counter) {
 	return []meter.Line{line}, c
 }
 
+// Between returns the uses of two grants, of two functions.
+func (statement) Between(since, until time.Time) map[meter.UseKey]meter.UseCounter {
+	c := meter.UseCounter{Uses: 3, Failed: 2, Denied: 1, Took: 3e6, In: 30, Out: 60, Last: time.Unix(1, 0)}
+	c.Durations[10] = 3
+	return map[meter.UseKey]meter.UseCounter{{Function: "price", Grant: "orders", Kind: "sql"}: c, {Function: "confirm", Grant: "payments", Kind: "http"}: {Uses: 1}}
+}
+
 func (w *world) space(ns ident.Namespace) (*httpapi.Space, error) {
 	if s := w.spaces[ns]; s != nil {
-		return &httpapi.Space{Log: s, Dispatch: s, Lines: s, Usage: statement{}}, nil
+		return &httpapi.Space{Log: s, Dispatch: s, Lines: s, Usage: statement{}, Grants: statement{}}, nil
 	}
 	return nil, problem.New(problem.NotFound, "server.namespace_not_found", "there is no namespace %q", ns)
 }
@@ -314,6 +340,41 @@ func (w intake) Accept(ctx context.Context, p *access.Principal, ns ident.Namesp
 
 type deployer struct{ *world }
 
+// waits is what waits for an approval.
+func (w deployer) waits() *api.Approval {
+	return &api.Approval{
+		ID: "a-1", App: "app", State: api.ApprovalPending, Digest: "sha256:1", Revision: 1, Changes: []api.Change{}, AppliedBy: w.sender(),
+		Grants: []api.GrantChange{{Function: "price", Grant: "out", Kind: "http", Change: "new"}},
+	}
+}
+
+// sender is the token that applied what waits: the one of a developer.
+func (w deployer) sender() string {
+	id, _, _ := strings.Cut(strings.TrimPrefix(w.tokens[policy.Developer], "sp_"), "_")
+	return "token:" + id
+}
+
+func (w deployer) Approvals(ident.Namespace) []api.Approval { return []api.Approval{*w.waits()} }
+
+func (w deployer) Approval(_ ident.Namespace, id string) (*api.Approval, deploy.Sender, error) {
+	if id != "a-1" {
+		return nil, deploy.Sender{}, problem.New(problem.NotFound, "approval.not_found", "there is none")
+	}
+	return w.waits(), deploy.Sender{ID: ident.PrincipalID(w.sender())}, nil
+}
+
+func (w deployer) Approve(_ context.Context, by ident.PrincipalID, _ ident.Namespace, _ string, _ api.ApprovalRequest, may deploy.Consent) (*api.Approval, error) {
+	out := w.waits()
+	out.State, out.DecidedBy = api.ApprovalApproved, string(by)
+	return out, may(deploy.Change{Change: api.Change{Action: api.ActionCreate, Kind: "function", Name: "price"}, Grants: w.grants})
+}
+
+func (w deployer) Reject(_ context.Context, by ident.PrincipalID, _ ident.Namespace, _, reason string) (*api.Approval, error) {
+	out := w.waits()
+	out.State, out.DecidedBy, out.Reason = api.ApprovalRejected, string(by), reason
+	return out, nil
+}
+
 func (w deployer) Apply(_ context.Context, _ ident.PrincipalID, _ ident.Namespace, b *api.Bundle, dry bool, may deploy.Consent) (*api.Plan, error) {
 	w.mu.Lock()
 	entered, hold := w.entered, w.hold
@@ -400,6 +461,7 @@ type space struct {
 
 func newSpace(ns ident.Namespace) *space {
 	f := &deploy.Function{Name: "price", App: "app", Revision: 1, Kind: "javascript", Digest: "d", By: "token:1", Publishes: []ident.EventType{"order.priced"}}
+	f.Grants = map[string]manifest.Grant{"out": {Publish: f.Publishes}}
 	return &space{
 		state: &deploy.State{
 			Functions:     map[ident.FunctionName]*deploy.Function{"price": f},

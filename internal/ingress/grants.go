@@ -26,7 +26,7 @@ func (in *Intake) MayUse(ctx context.Context, q *grant.Question) error {
 	if c.Event != nil {
 		cause = CauseOf(c.Namespace, c.Event)
 	}
-	return in.cfg.Guard.AuthorizeUse(ctx, p, policy.OfGrant(c.Namespace, c.Function, c.Grant, q.Kind), q.Op, cause)
+	return in.cfg.Guard.AuthorizeUse(ctx, p, policy.OfGrant(c.Namespace, c.Function, c.Grant, q.Kind, q.Targets), q.Op, cause)
 }
 
 func principalOf(q *grant.Question) *access.Principal {
@@ -38,19 +38,30 @@ func principalOf(q *grant.Question) *access.Principal {
 	return access.FunctionPrincipal(c.Namespace, c.Function, c.Revision, q.Publishes).With(q.Grants, invokes)
 }
 
-// Call stores the event that the call of a function by a function is, and returns where it stands.
-func (in *Intake) Call(ctx context.Context, c *grant.Caller, function ident.FunctionName, data []byte) (ident.Position, error) {
+// MayCall returns why a function may not call a function now.
+func (in *Intake) MayCall(ctx context.Context, c *grant.Caller, function ident.FunctionName) error {
+	_, err := in.authorizeCall(ctx, c, function)
+	return err
+}
+
+func (in *Intake) authorizeCall(ctx context.Context, c *grant.Caller, function ident.FunctionName) (*access.Principal, error) {
 	if c.Event.Hops >= MaxHops {
-		return 0, problem.New(problem.Unprocessable, "ingress.too_many_hops",
+		return nil, problem.New(problem.Unprocessable, "ingress.too_many_hops",
 			"the call is the %dth in a chain of events that functions caused; at most %d are allowed", c.Event.Hops, MaxHops).
 			WithHint("look for functions that call each other: `sallyport event get` shows causes")
 	}
 	if _, err := in.cfg.State(c.Namespace).Function(function); err != nil {
-		return 0, err
+		return nil, err
 	}
 	p := principalOf(&grant.Question{Caller: c, Invokes: function, Grants: []string{c.Grant}})
 	res := policy.Resource{Kind: policy.KindFunction, Namespace: c.Namespace, Name: string(function)}
-	if err := in.cfg.Guard.AuthorizeCaused(ctx, p, policy.Invoke, res, CauseOf(c.Namespace, c.Event)); err != nil {
+	return p, in.cfg.Guard.AuthorizeCaused(ctx, p, policy.Invoke, res, CauseOf(c.Namespace, c.Event))
+}
+
+// Call stores the event that the call of a function by a function is, and returns where it stands.
+func (in *Intake) Call(ctx context.Context, c *grant.Caller, function ident.FunctionName, data []byte) (ident.Position, error) {
+	p, err := in.authorizeCall(ctx, c, function)
+	if err != nil {
 		return 0, err
 	}
 	log, err := in.cfg.Log(c.Namespace)

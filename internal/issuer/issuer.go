@@ -4,7 +4,7 @@
 // What holds: a token is a JWT that is signed by a key of the keyring, is for exactly one audience, ends after
 // Lifetime, and names one revision of one function as its subject. A key is published for PublishAhead before it signs
 // anything, and until everything that it signed has ended, so whoever keeps the keys for CacheFor verifies every token.
-// Keys are on disk, sealed, before they are published.
+// Keys are on disk, sealed, before they are published. A key that was revoked is published no more, and its successor signs at once.
 //
 // It does not decide who gets a token: the grant does. Callers: server, and by way of the grant kind identity, functions.
 //
@@ -140,6 +140,12 @@ func (i *Issuer) Maintain(ctx context.Context) error {
 	if err != nil || keys == nil {
 		return err
 	}
+	return i.store(ctx, keys)
+}
+
+// store has keys stored, and then in use. i.mu is held.
+func (i *Issuer) store(ctx context.Context, keys []signingKey) error {
+	var err error
 	stored := make([]storedKey, len(keys))
 	for n, k := range keys {
 		if stored[n].Sealed, err = k.Seal(i.sealer); err != nil {
@@ -193,15 +199,14 @@ func (i *Issuer) Run(ctx context.Context) {
 	}
 }
 
-// current returns the key that signs now: the newest one that is published for long enough, or the first.
-func (i *Issuer) current(now time.Time) signingKey {
-	keys := *i.keys.Load()
+// current returns which key signs now: the newest one that is published for long enough, or the first.
+func current(keys []signingKey, now time.Time) int {
 	for n := len(keys) - 1; n > 0; n-- {
 		if !now.Before(keys[n].created.Add(PublishAhead)) {
-			return keys[n]
+			return n
 		}
 	}
-	return keys[0]
+	return 0
 }
 
 // about is by which URL others know the issuer, and its discovery document.
@@ -221,6 +226,14 @@ func (i *Issuer) Announce(url string) error {
 	}
 	i.about.Store(&about{url, text})
 	return nil
+}
+
+// URL returns by which URL others know the issuer, "" before Announce.
+func (i *Issuer) URL() string {
+	if about := i.about.Load(); about != nil {
+		return about.url
+	}
+	return ""
 }
 
 // Caller is the revision of a function that asks for a token.
@@ -262,7 +275,8 @@ func (i *Issuer) Token(_ context.Context, c Caller, audience string) (token stri
 		return "", time.Time{}, problem.New(problem.Invalid, "issuer.bad_audience", "a token is for an audience of 1 to %d bytes", MaxAudience)
 	}
 	now := time.Now().UTC().Truncate(time.Second)
-	key := i.current(now)
+	keys := *i.keys.Load()
+	key := keys[current(keys, now)]
 	expires = now.Add(Lifetime)
 	signed, err := encode(&header{Algorithm: "RS256", KeyID: key.ID(), Type: "JWT"}, &claims{
 		Issuer: about.url, Subject: string(c.Namespace) + "/" + string(c.Function), Audience: audience,

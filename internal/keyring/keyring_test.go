@@ -184,6 +184,12 @@ func TestOpenRefuses(t *testing.T) {
 		if !errors.Is(err, keyring.ErrOpen) || string(got) != "kept" {
 			t.Errorf("%s: Open = %q, %v; want ErrOpen", a.name, got, err)
 		}
+		if got, err := a.by.OpenInPlace(bytes.Clone(a.sealed), []byte(a.aad)); !errors.Is(err, keyring.ErrOpen) || len(got) > 0 {
+			t.Errorf("%s: OpenInPlace = %q, %v; want ErrOpen", a.name, got, err)
+		}
+	}
+	if got, err := s.OpenInPlace(bytes.Clone(sealed), []byte("place")); err != nil || string(got) != "hello" {
+		t.Errorf("OpenInPlace = %q, %v; want hello", got, err)
 	}
 }
 

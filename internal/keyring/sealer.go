@@ -164,6 +164,15 @@ func (s *Sealer) Open(dst, sealed, aad []byte) ([]byte, error) {
 	return opened, nil
 }
 
+// OpenInPlace is Open for a long value that is needed no more: the plain text, or nothing of use after an error, is where
+// sealed was.
+func (s *Sealer) OpenInPlace(sealed, aad []byte) ([]byte, error) {
+	if len(sealed) < Overhead {
+		return nil, ErrOpen
+	}
+	return s.Open(sealed[prefixSize:prefixSize], sealed, aad)
+}
+
 // segment returns the key of that number.
 func (s *Sealer) segment(id uint32) (*segment, error) {
 	if seg := s.current.Load(); seg.id == id {

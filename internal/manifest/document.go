@@ -24,11 +24,8 @@ const (
 	maxFaults = 50
 )
 
-// The codes of this package's problems.
-const (
-	codeInvalid           = "manifest.invalid"
-	codeGrantNotAvailable = "manifest.grant_not_available"
-)
+// codeInvalid is the code of this package's problems.
+const codeInvalid = "manifest.invalid"
 
 // place is where something stands in the text, in bytes.
 type place struct {
@@ -42,8 +39,6 @@ type document struct {
 	root   *node
 	faults []problem.Fault
 	more   int // faults that were not kept
-	// others counts the faults that are not about grants of later versions.
-	others int
 }
 
 // open parses the text into a tree. It returns nil and the problem when there is nothing that further
@@ -81,14 +76,6 @@ func invalidUTF8(b []byte) int {
 
 // fault notes what is wrong at a place.
 func (d *document) fault(at place, format string, args ...any) {
-	d.others++
-	d.note(at, format, args...)
-}
-
-// full reports whether further faults are only counted; looking for suggestions is then wasted.
-func (d *document) full() bool { return len(d.faults) >= maxFaults }
-
-func (d *document) note(at place, format string, args ...any) {
 	if d.full() {
 		d.more++
 		return
@@ -97,6 +84,9 @@ func (d *document) note(at place, format string, args ...any) {
 	f.Detail = fmt.Sprintf(format, args...)
 	d.faults = append(d.faults, f)
 }
+
+// full reports whether further faults are only counted; looking for suggestions is then wasted.
+func (d *document) full() bool { return len(d.faults) >= maxFaults }
 
 // mark returns the line and the characters of a place.
 func (d *document) mark(at place) problem.Fault {
@@ -151,11 +141,7 @@ func (d *document) err() error {
 	case n > 1:
 		what = fmt.Sprintf("has %d faults", n)
 	}
-	code := codeInvalid
-	if d.others == 0 {
-		code = codeGrantNotAvailable
-	}
-	return problem.New(problem.Invalid, code, "%s %s", d.file, what).WithFaults(d.faults...)
+	return problem.New(problem.Invalid, codeInvalid, "%s %s", d.file, what).WithFaults(d.faults...)
 }
 
 // FaultAt returns a fault that points at the value of a key, such as "functions", "price", "source", or at

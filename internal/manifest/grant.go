@@ -87,10 +87,9 @@ func (g Grant) Kind() string {
 	return KindPublish
 }
 
-// grantKinds are the kinds, each with what reads its keys. A reader reports whether this version has the kind; what it does not
-// have is refused by name.
-func grantKinds() map[string]func(*table, *Grant) bool {
-	return map[string]func(*table, *Grant) bool{
+// grantKinds are the kinds, each with what reads its keys.
+func grantKinds() map[string]func(*table, *Grant) {
+	return map[string]func(*table, *Grant){
 		KindPublish:  (*table).publishGrant,
 		KindHTTP:     (*table).httpGrant,
 		KindSQL:      (*table).sqlGrant,
@@ -124,11 +123,7 @@ func (t *table) grant() Grant {
 		t.done()
 		return g
 	}
-	if !kinds[kind](t, &g) {
-		// What else stands there belongs to the kind that is missing.
-		t.d.note(t.n.members[kind].key, "grants of kind %q are not available in this version", kind)
-		return g
-	}
+	kinds[kind](t, &g)
 	if kind != KindPublish {
 		g.Limits = t.table("limits").grantLimits()
 	}
@@ -147,9 +142,8 @@ func (t *table) grantLimits() GrantLimits {
 	return l
 }
 
-func (t *table) publishGrant(g *Grant) bool {
+func (t *table) publishGrant(g *Grant) {
 	g.Publish = t.publish()
-	return true
 }
 
 func (t *table) publish() []ident.EventType {

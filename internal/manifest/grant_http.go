@@ -137,7 +137,7 @@ func OwnHeader(name string) bool {
 func IsSecret(text string) (ref string, ok bool) { return strings.CutPrefix(text, SecretPrefix) }
 
 // httpGrant reads a grant of kind http.
-func (t *table) httpGrant(g *Grant) bool {
+func (t *table) httpGrant(g *Grant) {
 	h := &HTTPGrant{Methods: []string{"GET"}}
 	g.HTTP = h
 	template := t.httpURL(h)
@@ -165,7 +165,6 @@ func (t *table) httpGrant(g *Grant) bool {
 	if template != nil && template.Scheme == "http" && len(h.Private) == 0 && !t.has("private") {
 		t.fault(KindHTTP, `without TLS a grant reaches private addresses only, and has to name them: private = ["10.1.2.3/32"]; or write https://`)
 	}
-	return true
 }
 
 func (t *table) httpURL(h *HTTPGrant) *urltemplate.Template {

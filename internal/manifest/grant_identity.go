@@ -12,7 +12,7 @@ type IdentityGrant struct {
 const maxAudience = 255
 
 // identityGrant reads a grant of kind identity.
-func (t *table) identityGrant(g *Grant) bool {
+func (t *table) identityGrant(g *Grant) {
 	in := t.table(KindIdentity)
 	in.need("audience", "the grant has no audience: a token is for exactly one")
 	g.Identity = &IdentityGrant{Audience: in.text("audience")}
@@ -20,5 +20,4 @@ func (t *table) identityGrant(g *Grant) bool {
 		in.fault("audience", "want a text of 1 to %d bytes without control characters", maxAudience)
 	}
 	in.done()
-	return true
 }

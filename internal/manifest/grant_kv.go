@@ -31,14 +31,13 @@ const (
 )
 
 // kvGrant reads a grant of kind kv.
-func (t *table) kvGrant(g *Grant) bool {
+func (t *table) kvGrant(g *Grant) {
 	kv := &KVGrant{Bucket: t.bucketName("kv"), Prefix: t.keyPrefix(), ValueSize: DefaultKVValue, Quota: DefaultKVQuota}
 	t.truth("read_only", &kv.ReadOnly)
 	t.size("value_size", &kv.ValueSize, 1, MaxKVValue)
 	t.size("quota", &kv.Quota, 1, MaxKVQuota)
 	t.duration("ttl", &kv.TTL, minKVTTL, maxKVTTL)
 	g.KV = kv
-	return true
 }
 
 func (t *table) bucketName(key string) string {

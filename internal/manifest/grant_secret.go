@@ -29,7 +29,7 @@ const (
 )
 
 // secretGrant reads a grant of kind secret.
-func (t *table) secretGrant(g *Grant) bool {
+func (t *table) secretGrant(g *Grant) {
 	s := &SecretGrant{Lease: DefaultLease}
 	g.Secret = s
 	if text := t.text(KindSecret); text != "" {
@@ -43,7 +43,6 @@ func (t *table) secretGrant(g *Grant) bool {
 		s.Ref = ref
 	}
 	t.duration("lease", &s.Lease, minLease, maxLease)
-	return true
 }
 
 // secretRefs are the secrets that a grant uses, and reveals tells whether the function gets the value.

@@ -54,7 +54,7 @@ const (
 const SQLTransaction = "transaction"
 
 // sqlGrant reads a grant of kind sql.
-func (t *table) sqlGrant(g *Grant) bool {
+func (t *table) sqlGrant(g *Grant) {
 	s := &SQLGrant{
 		Size: DefaultSQLSize, Connections: DefaultSQLConnections, MaxRows: DefaultSQLRows, Queries: map[string]SQLQuery{},
 	}
@@ -71,7 +71,6 @@ func (t *table) sqlGrant(g *Grant) bool {
 	t.need("queries", `the grant has no statements; add one, such as queries.find = "select * from orders where id = $1"`)
 	t.queries(dialect, s)
 	g.SQL = s
-	return true
 }
 
 // database reads which database a grant is for.

@@ -21,6 +21,9 @@ const PerimeterFile = "perimeters.toml"
 //	mode        = "dry-run"                        # "enforce" unless it says otherwise
 //	event_types = ["payment.*", "card.charged"]    # in one of the server "shop/payment.*"
 //	functions   = ["charge"]
+//	secrets     = ["stripe-*"]
+//	hosts       = ["api.example.org", "*.example.net"] # with all of their ports
+//	kv          = ["cards"]                        # buckets; also sqlite and blob, and audiences of identity tokens
 //	require     = ["office"]
 //
 //	[perimeters.payments.bridges.settled]
@@ -144,7 +147,13 @@ func (t *table) perimeter(name string) policy.Perimeter {
 	if mode == policy.DryRun.String() {
 		p.Mode = policy.DryRun
 	}
-	p.EventTypes, p.Functions, p.Require = t.listed("event_types"), t.listed("functions"), t.listed("require")
+	p.EventTypes, p.Functions, p.Secrets, p.Hosts = t.listed("event_types"), t.listed("functions"), t.listed("secrets"), t.listed("hosts")
+	p.Audiences, p.KV, p.SQLite, p.Blob = t.listed("audiences"), t.listed("kv"), t.listed("sqlite"), t.listed("blob")
+	p.Require = t.listed("require")
+	if n := t.n.members["keys"]; n != nil {
+		t.d.fault(n.key, "no key has a name to be inside by: those of the server are its own, and others are secrets; name the secrets")
+		t.known = append(t.known, "keys")
+	}
 	for name, b := range t.tables("bridges", maxMembers) {
 		p.Bridges = append(p.Bridges, b.bridge(name))
 	}

@@ -166,6 +166,19 @@ func (t *table) moment(key string, to *time.Time) {
 
 func (t *table) policyContext(q *policy.Request) {
 	c := &q.Context
+	sent := t.sent()
+	c.Now, c.Transport, c.IP = sent.Now, sent.Transport, sent.IP
+	if t.has("event") {
+		c.Event = t.table("event").policyEvent(q)
+	}
+	if t.has("cause") {
+		c.Cause = t.table("cause").cause()
+	}
+	t.done()
+}
+
+// sent reads how and when a request came.
+func (t *table) sent() (c policy.Sent) {
 	t.moment("now", &c.Now)
 	var transport string
 	t.oneOf("transport", &transport, "plaintext", "tls", "mtls", "internal")
@@ -179,13 +192,7 @@ func (t *table) policyContext(q *policy.Request) {
 		}
 		c.IP = at
 	}
-	if t.has("event") {
-		c.Event = t.table("event").policyEvent(q)
-	}
-	if t.has("cause") {
-		c.Cause = t.table("cause").cause()
-	}
-	t.done()
+	return c
 }
 
 // policyEvent reads what policies know of an event; its type is that of the resource unless it says another.
@@ -213,6 +220,12 @@ func (t *table) cause() *policy.Cause {
 			c.Functions = append(c.Functions, p.ID)
 			return err
 		})
+	}
+	if t.has("sent") {
+		of := t.table("sent")
+		sent := of.sent()
+		of.done()
+		c.Sent = &sent
 	}
 	t.done()
 	return c

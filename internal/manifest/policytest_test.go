@@ -26,7 +26,7 @@ now       = "2026-03-02T12:00:00Z"
 transport = "mtls"
 ip        = "10.0.0.1"
 event     = { size = 100, source = "/till", subject = "s" }
-cause     = { principal = { id = "user:bob" }, functions = ["shop/price"] }
+cause     = { principal = { id = "user:bob" }, functions = ["shop/price"], sent = { transport = "tls", ip = "10.0.0.2" } }
 
 [tests.stranger]
 principal = "token:t1"
@@ -61,6 +61,7 @@ func TestParsePolicyTests(t *testing.T) {
 					Event: &policy.Event{Type: "order.created", Source: "/till", Subject: "s", Size: 100},
 					Cause: &policy.Cause{
 						Principal: &policy.Principal{Kind: policy.KindUser, ID: "user:bob"}, Functions: []ident.PrincipalID{"function:shop/price"},
+						Sent: &policy.Sent{Transport: policy.TransportTLS, IP: netip.MustParseAddr("10.0.0.2")},
 					},
 				},
 			},

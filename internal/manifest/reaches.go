@@ -12,7 +12,7 @@ import (
 )
 
 // maxReach bounds one text of Reaches, in bytes: a query may be long.
-const maxReach = 300
+const maxReach = 2000
 
 // Reaches returns what the grant opens, one text for each single thing that is gained or lost as a whole: the permission diff compares
 // them. It names secrets and never holds one.
@@ -25,25 +25,24 @@ func (g Grant) Reaches() []string {
 		out = g.SQL.reaches()
 	case g.KV != nil:
 		out = g.KV.reaches()
+	case g.Blob != nil:
+		out = g.Blob.reaches()
 	case g.Secret != nil:
 		out = g.Secret.reaches()
 	case g.Invoke != nil:
 		out = []string{"invoke function " + string(g.Invoke.Function)}
 	case g.Identity != nil:
 		out = []string{"identity for " + g.Identity.Audience}
-	case g.Kind() == KindPublish:
+	default:
 		for _, t := range g.Publish {
 			out = append(out, "publish "+string(t))
 		}
-	default:
-		// Whatever is said of it: a change of any of it is a gain and a loss.
-		out = []string{g.Kind() + " " + described(g.Blob)}
 	}
 	for i := range out {
 		if len(out[i]) > maxReach {
 			// The digest tells texts apart that differ only in what is left out.
 			sum := sha256.Sum256([]byte(out[i]))
-			out[i] = strings.ToValidUTF8(out[i][:maxReach], "") + "… sha256:" + hex.EncodeToString(sum[:6])
+			out[i] = strings.ToValidUTF8(out[i][:maxReach], "") + "… sha256:" + hex.EncodeToString(sum[:])
 		}
 	}
 	return out
@@ -105,7 +104,7 @@ func trusted(ca string) string {
 		return ca
 	}
 	sum := sha256.Sum256([]byte(ca))
-	return "certificates of sha256:" + hex.EncodeToString(sum[:6])
+	return "certificates of sha256:" + hex.EncodeToString(sum[:])
 }
 
 func (a *HTTPAuth) reaches() []string {

@@ -227,10 +227,10 @@ func (b *builder) fill(n *node, v *unstable.Node, depth int) {
 	case unstable.Integer:
 		n.kind, n.text = kindInteger, string(v.Data)
 	case unstable.Float:
-		n.kind = kindFloat
+		n.kind, n.text = kindFloat, string(v.Data)
 	case unstable.Bool:
 		n.kind, n.text = kindBool, string(v.Data)
 	default:
-		n.kind = kindTime
+		n.kind, n.text = kindTime, string(v.Data)
 	}
 }

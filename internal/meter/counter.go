@@ -97,12 +97,15 @@ func (c *Counter) merge(o *Counter) {
 // Quantile returns a duration that the given part of the invocations, 0 to 1, did not exceed. It is
 // exact to a factor of 2.
 func (c *Counter) Quantile(part float64) time.Duration {
-	total := c.Invocations()
+	return quantile(&c.Durations, c.Invocations(), part)
+}
+
+func quantile(durations *[buckets]int64, total int64, part float64) time.Duration {
 	if total == 0 {
 		return 0
 	}
 	left := int64(part * float64(total))
-	for i, n := range c.Durations {
+	for i, n := range durations {
 		if left -= n; left < 0 || i == buckets-1 {
 			return time.Duration(1<<i) * time.Microsecond
 		}

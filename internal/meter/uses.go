@@ -19,9 +19,10 @@ type UseKey struct {
 
 // Use is one use of a grant.
 type Use struct {
-	Failed  bool
-	Took    time.Duration
-	In, Out int64 // bytes
+	// Failed says that the function got a problem, and Denied that it was a refusal.
+	Failed, Denied bool
+	Took           time.Duration
+	In, Out        int64 // bytes
 }
 
 // UseCounter sums uses of grants. Last is when the last one was, to the day in which it is counted. It is stored in one object with
@@ -29,10 +30,18 @@ type Use struct {
 type UseCounter struct {
 	Uses   int64     `json:"n"`
 	Failed int64     `json:"e,omitzero"`
-	Took   int64     `json:"t"` // nanoseconds
+	Denied int64     `json:"d,omitzero"` // of Failed
+	Took   int64     `json:"t"`          // nanoseconds
 	In     int64     `json:"i"`
 	Out    int64     `json:"o"`
 	Last   time.Time `json:"l"`
+	// Durations counts uses by how long they took, like those of a Counter.
+	Durations [buckets]int64 `json:"h"`
+}
+
+// Quantile returns a duration that the given part of the uses, 0 to 1, did not exceed. It is exact to a factor of 2.
+func (c *UseCounter) Quantile(part float64) time.Duration {
+	return quantile(&c.Durations, c.Uses, part)
 }
 
 // Uses counts the uses of grants in one namespace, by days (UTC). It is safe for concurrent use.
@@ -59,6 +68,10 @@ func (u *Uses) Record(k UseKey, at time.Time, use Use) {
 		if use.Failed {
 			c.Failed++
 		}
+		if use.Denied {
+			c.Denied++
+		}
+		c.Durations[class(use.Took)]++
 		c.Took += int64(use.Took)
 		c.In += use.In
 		c.Out += use.Out
@@ -66,14 +79,18 @@ func (u *Uses) Record(k UseKey, at time.Time, use Use) {
 	})
 }
 
-// Since returns what was counted since a day, whole, by function and grant: revisions are taken together.
-func (u *Uses) Since(since time.Time) map[UseKey]UseCounter {
+// Between returns what was counted on the days from since to until, whole days, by function and grant: revisions are taken together.
+func (u *Uses) Between(since, until time.Time) map[UseKey]UseCounter {
 	sums := map[UseKey]UseCounter{}
-	u.days.Each(since, time.Time{}, func(_ time.Time, k UseKey, c *UseCounter) {
+	u.days.Each(since, until, func(_ time.Time, k UseKey, c *UseCounter) {
 		k.Revision = 0
 		sum := sums[k]
 		sum.Uses += c.Uses
 		sum.Failed += c.Failed
+		sum.Denied += c.Denied
+		for i, n := range c.Durations {
+			sum.Durations[i] += n
+		}
 		sum.Took += c.Took
 		sum.In += c.In
 		sum.Out += c.Out

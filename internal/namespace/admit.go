@@ -80,7 +80,7 @@ func words(name string) string {
 	return name
 }
 
-// Measure is what a namespace holds of events at a moment. Pending MUST NOT be lower than it is.
+// Measure is what a namespace holds at a moment: events that are pending, and bytes of events and of blobs. Pending MUST NOT be lower than it is.
 type Measure struct{ Pending, StoredBytes int64 }
 
 // Measured has the registry ask f for what a namespace holds. It is called once, before Admit.
@@ -197,6 +197,22 @@ func (r *Registry) Emitted(ns ident.Namespace, n int, size int64) {
 	e.gate.held.add(Measure{Pending: int64(n), StoredBytes: size + int64(n)*chainBytes}, 1)
 }
 
+// Keep takes size bytes that a function of ns stores in blobs on the quota of stored bytes, or returns a problem and takes none.
+func (r *Registry) Keep(ns ident.Namespace, size int64) error {
+	e := (*r.current.Load())[ns]
+	if e == nil || e.Quotas[StoredBytes] == 0 {
+		return nil
+	}
+	more := Measure{StoredBytes: size}
+	e.gate.mu.Lock()
+	defer e.gate.mu.Unlock()
+	if err := r.room(ns, e, more, time.Now()); err != nil {
+		return err
+	}
+	e.gate.held.add(more, 1)
+	return nil
+}
+
 // forget has the next admission measure what is there.
 func (g *gate) forget() {
 	g.mu.Lock()
@@ -239,7 +255,7 @@ func (r *Registry) room(ns ident.Namespace, e *entry, more Measure, now time.Tim
 
 // full returns a problem when more would be too much.
 func (e *entry) full(ns ident.Namespace, more Measure) error {
-	if limit, ok := e.Quotas[PendingEvents]; ok && e.gate.held.Pending+more.Pending > limit {
+	if limit, ok := e.Quotas[PendingEvents]; ok && more.Pending > 0 && e.gate.held.Pending+more.Pending > limit {
 		return problem.New(problem.Exhausted, "namespace.backlog_full",
 			"the namespace %q may have %d pending events, and has not the room for %d more", ns, limit, more.Pending).
 			WithHint("send again after the time in Retry-After; see `sallyport status`, or have an operator raise the quota: %s", raise(ns, PendingEvents, 2*limit)).
@@ -247,7 +263,7 @@ func (e *entry) full(ns ident.Namespace, more Measure) error {
 	}
 	if limit, ok := e.Quotas[StoredBytes]; ok && e.gate.held.StoredBytes+more.StoredBytes > limit {
 		return problem.New(problem.Exhausted, "namespace.storage_full",
-			"the namespace %q may store %d bytes of events, and has not the room for %d more", ns, limit, more.StoredBytes).
+			"the namespace %q may store %d bytes of events and blobs, and has not the room for %d more", ns, limit, more.StoredBytes).
 			WithHint("retention ([events] in server.toml) makes room; or have an operator raise the quota: %s", raise(ns, StoredBytes, 2*limit)).
 			WithRetryAfter(storedPause)
 	}

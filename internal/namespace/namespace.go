@@ -41,6 +41,12 @@ const (
 	PoliciesNone = "none"
 )
 
+// Whether a second principal approves what the functions of a namespace gain.
+const (
+	ApprovalsNone  = "none"
+	ApprovalsGains = "gains"
+)
+
 // The states of a namespace.
 const (
 	stateActive   = "active"
@@ -88,6 +94,7 @@ type stored struct {
 	State     string           `json:"state"`
 	Owners    []string         `json:"owners"`
 	Policies  string           `json:"policies"`
+	Approvals string           `json:"approvals,omitempty"` // "" is none
 	Quotas    map[string]int64 `json:"quotas"`
 	Created   time.Time        `json:"created"`
 	CreatedBy string           `json:"created_by"`
@@ -191,7 +198,8 @@ func (r *Registry) Create(ctx context.Context, by ident.PrincipalID, req *api.Na
 	if req.Policies != "" {
 		e.Policies = req.Policies
 	}
-	if err := validate(e.Owners, e.Policies, req.Quotas); err != nil {
+	e.Approvals = cmp.Or(req.Approvals, ApprovalsNone)
+	if err := validate(&e.stored, req.Quotas); err != nil {
 		return false, err
 	}
 	r.mu.Lock()
@@ -200,10 +208,11 @@ func (r *Registry) Create(ctx context.Context, by ident.PrincipalID, req *api.Na
 		if err := there.open(ns); err != nil {
 			return false, err
 		}
-		if slices.Equal(there.Owners, e.Owners) && there.Policies == e.Policies && maps.Equal(there.Quotas, e.Quotas) {
+		if slices.Equal(there.Owners, e.Owners) && there.Policies == e.Policies &&
+			cmp.Or(there.Approvals, ApprovalsNone) == e.Approvals && maps.Equal(there.Quotas, e.Quotas) {
 			return false, nil
 		}
-		return false, problem.New(problem.Conflict, "namespace.exists", "there is a namespace %q already, with other owners, quotas or policies", ns).
+		return false, problem.New(problem.Conflict, "namespace.exists", "there is a namespace %q already, with other owners, quotas, policies or approvals", ns).
 			WithHint("see it with `sallyport namespace get %s`, change it with `sallyport namespace update %s`", ns, ns)
 	}
 	return true, r.add(ctx, ns, e)
@@ -244,8 +253,9 @@ func (r *Registry) Update(ctx context.Context, ns ident.Namespace, req *api.Name
 	if req.Policies != "" {
 		next.Policies = req.Policies
 	}
+	next.Approvals = cmp.Or(req.Approvals, there.Approvals)
 	next.Quotas = quotas(there.Quotas, req.Quotas)
-	if err := validate(next.Owners, next.Policies, req.Quotas); err != nil {
+	if err := validate(&next.stored, req.Quotas); err != nil {
 		return err
 	}
 	if err := r.save(ctx, ns, &next); err != nil {
@@ -261,7 +271,8 @@ func normal(owners []string) []string {
 }
 
 // validate reports every fault of what was asked for.
-func validate(owners []string, policies string, quotas map[string]int64) error {
+func validate(of *stored, quotas map[string]int64) error {
+	owners := of.Owners
 	var faults []problem.Fault
 	fault := func(pointer, format string, args ...any) {
 		faults = append(faults, problem.Fault{Pointer: pointer, Detail: fmt.Sprintf(format, args...)})
@@ -281,8 +292,11 @@ func validate(owners []string, policies string, quotas map[string]int64) error {
 			fault("/owners", "%s: a function owns nothing; want a user, a service or a token", o)
 		}
 	}
-	if policies != PoliciesRoles && policies != PoliciesNone {
+	if of.Policies != PoliciesRoles && of.Policies != PoliciesNone {
 		fault("/policies", "want %s or %s", PoliciesRoles, PoliciesNone)
+	}
+	if of.Approvals != "" && of.Approvals != ApprovalsNone && of.Approvals != ApprovalsGains {
+		fault("/approvals", "want %s or %s", ApprovalsNone, ApprovalsGains)
 	}
 	for _, name := range slices.Sorted(maps.Keys(quotas)) {
 		switch {
@@ -335,6 +349,13 @@ func (r *Registry) in(state string) []ident.Namespace {
 	return out
 }
 
+// Approvals reports whether a second principal has to approve what functions of ns gain. Of a namespace that is not known, nobody
+// said so.
+func (r *Registry) Approvals(ns ident.Namespace) bool {
+	e := (*r.current.Load())[ns]
+	return e != nil && e.Approvals == ApprovalsGains
+}
+
 // Get returns a namespace, without what it uses.
 func (r *Registry) Get(ns ident.Namespace) (*api.Namespace, error) {
 	e := (*r.current.Load())[ns]
@@ -356,7 +377,8 @@ func (r *Registry) List() []api.Namespace {
 
 func (e *entry) describe(ns ident.Namespace) *api.Namespace {
 	out := &api.Namespace{
-		Name: string(ns), State: e.State, Owners: append([]string{}, e.Owners...), Policies: e.Policies, Quotas: map[string]int64{},
+		Name: string(ns), State: e.State, Owners: append([]string{}, e.Owners...), Policies: e.Policies,
+		Approvals: cmp.Or(e.Approvals, ApprovalsNone), Quotas: map[string]int64{},
 		Created: e.Created, CreatedBy: e.CreatedBy,
 	}
 	maps.Copy(out.Quotas, e.Quotas)

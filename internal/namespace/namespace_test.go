@@ -111,7 +111,18 @@ func TestCreateAndUpdate(t *testing.T) {
 	if err := r.Update(t.Context(), "nothere", &api.NamespaceUpdate{}); code(err) != "server.namespace_not_found" {
 		t.Errorf("Update of none = %v", err)
 	}
-	want := &api.Namespace{Name: "shop", State: "active", Owners: owners, Policies: "none", Quotas: map[string]int64{"tokens": 7}, CreatedBy: "token:op"}
+	if err := r.Update(t.Context(), "shop", &api.NamespaceUpdate{Approvals: "sometimes"}); code(err) != "namespace.invalid" {
+		t.Errorf("approvals = sometimes: %v, want namespace.invalid", err)
+	}
+	if r.Approvals("shop") || r.Approvals("nothere") {
+		t.Error("approvals are demanded, and nobody said so")
+	}
+	if err := r.Update(t.Context(), "shop", &api.NamespaceUpdate{Approvals: "gains"}); err != nil || !r.Approvals("shop") {
+		t.Errorf("approvals are not demanded: %v", err)
+	}
+	want := &api.Namespace{
+		Name: "shop", State: "active", Owners: owners, Policies: "none", Approvals: "gains", Quotas: map[string]int64{"tokens": 7}, CreatedBy: "token:op",
+	}
 	for _, r := range []*namespace.Registry{r, open(t, m, "old")} {
 		got, err := r.Get("shop")
 		if err != nil {

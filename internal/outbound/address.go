@@ -144,3 +144,12 @@ func within(ip netip.Addr, list []netip.Prefix) bool {
 	}
 	return false
 }
+
+// CheckLiteral returns why a host that is an address would not be connected to by a Route of cfg; of a name it says nothing.
+func (c *RouteConfig) CheckLiteral(host string) error {
+	ip, ok := literalAddress(host)
+	if ok && !(&Route{cfg: *c}).reachable(ip) {
+		return fmt.Errorf("%w: %s", ErrAddress, ip)
+	}
+	return nil
+}

@@ -123,7 +123,7 @@ func (s *Set) Wildcards() []Wildcard {
 		if !c.permit || c.ns == builtIn {
 			continue
 		}
-		w := Wildcard{Policy: c.describe(), Unconditional: len(c.tree().Conditions) == 0}
+		w := Wildcard{Policy: c.describe(), Unconditional: len(c.parsed.Conditions) == 0}
 		if c.scope.principal.uid == (types.EntityUID{}) {
 			w.Open = append(w.Open, "principal")
 		}
@@ -139,8 +139,6 @@ func (s *Set) Wildcards() []Wildcard {
 	}
 	return list
 }
-
-func (c *compiled) tree() *xast.Policy { return (*xast.Policy)(c.policy.AST()) }
 
 // Proposal is a tightened form of the policies of a namespace or of the server. It permits nothing that they do
 // not permit, and every recorded allowed request that they allow.
@@ -311,7 +309,9 @@ type needed struct {
 
 func (n *need) add(q *Request) {
 	id, _ := q.Principal.well()
-	n.uses = append(n.uses, needed{cedar.NewEntityUID(cedar.EntityType(q.Principal.Kind), cedar.String(id)), q.Action, q.Resource})
+	r := q.Resource
+	r.Grant, r.Reaches = "", "" // in a policy a grant has a name only
+	n.uses = append(n.uses, needed{cedar.NewEntityUID(cedar.EntityType(q.Principal.Kind), cedar.String(id)), q.Action, r})
 }
 
 // part is a narrower permit: some actions of one principal, or of whoever the permit is for, on some resources
@@ -395,7 +395,7 @@ const fewNames = 20
 
 // permit returns c narrowed to the part. It is built as a tree, never as a text, so that no name can say more.
 func (p *part) permit(c *compiled, id string) []byte {
-	from := c.tree()
+	from := c.parsed
 	to := *from
 	to.Annotations = []xast.AnnotationType{{Key: "id", Value: types.String(id)}}
 	for _, a := range from.Annotations {

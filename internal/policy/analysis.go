@@ -44,36 +44,36 @@ func (s *Set) WhoCan(a Action, r Resource, principals []Principal, c *Context) [
 	if c != nil {
 		q.Context = *c
 	}
-	var room [64]*compiled
+	room := s.work.take()
+	defer s.work.give(room)
 	for i := range principals {
 		q.Principal = principals[i]
-		list[i] = s.access(&q, c == nil, room[:0])
+		list[i] = s.access(&q, c == nil, room)
 		list[i].Principal = i
 	}
 	return list
 }
 
 // access answers one question of an analysis.
-func (s *Set) access(q *Request, loose bool, room []*compiled) Access {
+func (s *Set) access(q *Request, loose bool, room *workspace) Access {
 	out := Access{Action: q.Action, Resource: q.Resource}
-	w, ok := s.ask(q, !loose)
-	if !ok {
-		return out
+	if room == nil {
+		room = s.work.take()
+		defer s.work.give(room)
 	}
-	sel := &selection{list: s.inScope(w, q, room), loose: loose}
-	out.Decision = s.judge(w, sel)
-	assumed := s.enclose(w, q, loose, &out.Decision)
+	d, scope, assumed := s.decideIn(room, q, loose)
+	out.Decision = d
 	if !loose || !out.Allowed {
 		return out
 	}
-	for _, c := range sel.list {
+	for _, c := range scope {
 		// The rail against plaintext is of every decision: it says nothing about this one.
 		if c.reads != 0 && c.ns != builtIn && (!c.permit || slices.Contains(out.Policies, c.id)) {
 			out.Assumed = append(out.Assumed, c.id)
 		}
 	}
 	out.Assumed = append(out.Assumed, assumed...)
-	slices.Sort(out.Assumed)
+	out.Assumed = inOrder(out.Assumed)
 	return out
 }
 
@@ -253,7 +253,7 @@ func (s *Set) Explain(q Request) Explanation {
 	if !ok {
 		return Explanation{}
 	}
-	sel := &selection{list: s.inScope(w, &q, nil)}
+	sel := &selection{list: s.inScope(&w.request, &q, nil)}
 	slices.SortFunc(sel.list, func(a, b *compiled) int { return strings.Compare(a.id, b.id) })
 	own := s.judge(w, sel)
 	alone := sel.alone(&q, &own)
@@ -261,7 +261,7 @@ func (s *Set) Explain(q Request) Explanation {
 	out := Explanation{Known: true, Decision: s.within(&q, own, alone), OnBehalf: !alone && own.Allowed, Perimeters: s.ExplainPerimeters(q)}
 	for _, c := range sel.list {
 		m := Match{Policy: c.describe(), Determined: slices.Contains(own.Policies, c.id)}
-		m.Holds, m.Error = w.evaluate(c.policy)
+		m.Holds, m.Error = w.evaluate(c.policy())
 		m.Conditions = w.conditions(c)
 		out.Matched = append(out.Matched, m)
 	}

@@ -17,7 +17,13 @@ const (
 // DecideAlone decides without who is behind a function's request. With alone the answer stands; else it is an allow, and
 // only as far as who caused the request may do the same, which Decide asks as well. Who remembers decisions remembers
 // the two answers apart, because there are many callers.
-func (s *Set) DecideAlone(q Request) (d Decision, alone bool) { return s.half(&q, false) }
+func (s *Set) DecideAlone(q Request) (d Decision, alone bool) {
+	room := s.work.take()
+	room.request = q
+	d, alone = s.half(&room.request, false)
+	s.work.give(room)
+	return d, alone
+}
 
 // alone reports whether the answer to a question stands without who is behind it.
 func (s *selection) alone(q *Request, d *Decision) bool {
@@ -47,7 +53,7 @@ func (s *Set) within(q *Request, d Decision, alone bool) Decision {
 // nothing is in the way.
 func (s *Set) Behind(q Request) Decision { return s.behind(&q) }
 
-// behind knows nothing of how the caller's own request came: it is over, and the one that is asked about is the function's.
+// behind asks it with the circumstances in which the first event came, so a policy on them decides as it did then.
 func (s *Set) behind(q *Request) Decision {
 	cause := q.Context.Cause
 	switch {
@@ -62,6 +68,9 @@ func (s *Set) behind(q *Request) Decision {
 	}
 	own := Request{Principal: *cause.Principal, Action: q.Action, Resource: q.Resource, Context: q.Context, resource: q.resource}
 	own.Context.Cause = nil
+	if sent := cause.Sent; sent != nil {
+		own.Context.IP, own.Context.Now, own.Context.Transport = sent.IP, sent.Now, sent.Transport
+	}
 	return s.decide(&own, false)
 }
 
@@ -72,12 +81,15 @@ func (s *Set) MayGrant(q Request, ns ident.Namespace, function ident.FunctionNam
 	if !ok {
 		return Decision{}
 	}
-	d := s.judge(w, &selection{list: s.inScope(w, &q, nil)})
-	p, ok := q.passage(w, false)
-	if !ok || len(s.borders) == 0 {
+	d := s.judge(w, &selection{list: s.inScope(&w.request, &q, nil)})
+	if len(s.borders) == 0 {
 		return d
 	}
-	t := s.pay(&p)
+	list, ok := q.passages(w, false, nil)
+	if !ok {
+		return d
+	}
+	t := s.payAll(list)
 	for _, b := range s.around(&end{kind: KindFunction, ns: ns, name: string(function)}, nil) {
 		t.denied = slices.DeleteFunc(t.denied, func(id string) bool { return id == b.id })
 	}

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 
 	"github.com/cedar-policy/cedar-go"
-	"github.com/cedar-policy/cedar-go/ast"
 	xast "github.com/cedar-policy/cedar-go/x/exp/ast"
 )
 
@@ -130,13 +129,13 @@ func partOf(attribute string) ContextPart {
 	return allParts
 }
 
-// loosen returns the body of a policy as it is when the context is left out of account: a permit whose conditions
-// on the context hold, and no forbid that reads it. It permits whatever the policy permits in some context.
-func loosen(c *compiled, p *xast.Policy) *cedar.Policy {
-	if c.reads == 0 {
-		return c.body
-	}
-	if !c.permit {
+// loosen returns a policy as it is when the context is left out of account, of which its conditions read some parts: a permit whose
+// conditions on the context hold, and no forbid that reads it. It permits whatever the policy permits in some context.
+func loosen(permit bool, reads ContextPart, p *xast.Policy) *xast.Policy {
+	switch {
+	case reads == 0:
+		return p
+	case !permit:
 		return nil
 	}
 	loose := *p
@@ -144,7 +143,7 @@ func loosen(c *compiled, p *xast.Policy) *cedar.Policy {
 	for i, cond := range p.Conditions {
 		loose.Conditions[i] = xast.ConditionType{Condition: cond.Condition, Body: assume(cond.Body, bool(cond.Condition))}
 	}
-	return cedar.NewPolicyFromAST((*ast.Policy)(&loose))
+	return &loose
 }
 
 // assume replaces what reads the context by the value that lets the condition hold. Only what must be so

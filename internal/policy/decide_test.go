@@ -159,6 +159,7 @@ func TestGuardRails(t *testing.T) {
 		{"caused by a function", policy.Request{Principal: token(policy.Operator, ""), Action: policy.ManagePolicies, Resource: policy.OfNamespace("a"), Context: caused}, "!no-self-granting"},
 		{"function makes policies", policy.Request{Principal: price, Action: policy.ManagePolicies, Resource: policy.OfNamespace("a")}, "!"},
 		{"function elsewhere", policy.Request{Principal: price, Action: policy.Publish, Resource: eventType("b", "x")}, "!namespace-border"},
+		{"user rotates the issuer", policy.Request{Principal: user("ann"), Action: policy.RotateIssuer, Resource: policy.OfServer()}, "!server-operator"},
 		{"user makes perimeters", policy.Request{Principal: user("ann"), Action: policy.ManagePerimeters, Resource: policy.OfServer()}, "!server-operator"},
 		{"developer of all makes namespaces", policy.Request{Principal: token(policy.Developer, ""), Action: policy.ManageNamespaces, Resource: policy.OfServer()}, "!server-operator"},
 		{"user makes the server's policies", policy.Request{Principal: user("ann"), Action: policy.ManagePolicies, Resource: policy.OfServer()}, "!server-operator"},
@@ -505,7 +506,7 @@ func TestGrantIsInItsFunction(t *testing.T) {
 	s := with(t, permitAll, file("", `@id("no") forbid (principal, action == Action::"useGrant", resource in Function::"shop/f") when { context has ip };`))
 	for name, allowed := range map[ident.FunctionName]bool{"f": false, "g": true} {
 		q := policy.Request{
-			Principal: user("ann"), Action: policy.UseGrant, Resource: policy.OfGrant("shop", name, "db", "sql"),
+			Principal: user("ann"), Action: policy.UseGrant, Resource: policy.OfGrant("shop", name, "db", "sql", ""),
 			Context: policy.Context{Now: noon, Transport: policy.TransportTLS, IP: ip("192.0.2.1")},
 		}
 		want, got := s.Plain(q), s.Decide(q)

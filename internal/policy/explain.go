@@ -19,6 +19,9 @@ func (s single) All() iter.Seq2[cedar.PolicyID, *cedar.Policy] {
 
 // evaluate reports whether the request satisfies a policy.
 func (w *world) evaluate(p *cedar.Policy) (holds bool, failure string) {
+	if !w.make() {
+		return false, ""
+	}
 	_, d := cedar.Authorize(single{p}, w, w.request)
 	if len(d.Errors) > 0 {
 		return false, d.Errors[0].Message
@@ -28,7 +31,7 @@ func (w *world) evaluate(p *cedar.Policy) (holds bool, failure string) {
 
 // conditions evaluates each condition of a policy on its own.
 func (w *world) conditions(c *compiled) []Condition {
-	tree := (*xast.Policy)(c.policy.AST())
+	tree := c.parsed
 	texts := conditionTexts(c.text)
 	list := make([]Condition, len(tree.Conditions))
 	for i, part := range tree.Conditions {

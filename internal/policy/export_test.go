@@ -46,13 +46,22 @@ func (s *Set) Plain(q Request) Decision {
 	return s.judge(w, &selection{list: list, whole: true})
 }
 
+// PlainLoose decides as Cedar does without the context, of a set whose policies are about everything.
+func (s *Set) PlainLoose(q Request) Decision {
+	w, ok := s.ask(&q, false)
+	if !ok {
+		return Decision{}
+	}
+	return s.judge(w, &selection{list: s.server.all, loose: true})
+}
+
 // Loose decides without the context.
 func (s *Set) Loose(q Request) Decision { return s.decide(&q, true) }
 
 // InScope returns how many policies are evaluated for a request.
 func (s *Set) InScope(q Request) int {
 	w, _ := s.ask(&q, true)
-	return len(s.inScope(w, &q, nil))
+	return len(s.inScope(&w.request, &q, nil))
 }
 
 // Toll returns what perimeters add to the decision about a request.
@@ -66,4 +75,38 @@ func (s *Set) Toll(q *Request) func() Decision {
 		s.enclose(w, q, false, &d)
 		return d
 	}
+}
+
+// Quickly returns what quick conditions say of each policy whose scope a request is in, "yes", "no" or "unsure".
+func (s *Set) Quickly(q Request) map[string]string {
+	room := &workspace{}
+	scope, d, _ := s.inScopeQuickly(&q, false, room)
+	out := map[string]string{}
+	for _, c := range scope {
+		out[c.id] = "no"
+	}
+	for _, c := range append(d.permits, d.forbids...) {
+		out[c.id] = "yes"
+	}
+	for _, c := range d.rest {
+		out[c.id] = "unsure"
+	}
+	return out
+}
+
+// Alone returns what Cedar says of one policy, "yes", "no" or "error".
+func (s *Set) Alone(q Request, id string) string {
+	w, _ := newWorld(&q, allParts)
+	for c := range s.all() {
+		if c.id == id {
+			holds, failure := w.evaluate(c.policy())
+			switch {
+			case failure != "":
+				return "error"
+			case holds:
+				return "yes"
+			}
+		}
+	}
+	return "no"
 }

@@ -172,7 +172,7 @@ func (x *index) add(a Action, c *compiled) {
 }
 
 // candidates yields the policies whose scope the request is in.
-func (x *index) candidates(a Action, w *world, q *Request, list []*compiled) []*compiled {
+func (x *index) candidates(a Action, about *cedar.Request, q *Request, list []*compiled) []*compiled {
 	if x == nil {
 		return list
 	}
@@ -180,23 +180,23 @@ func (x *index) candidates(a Action, w *world, q *Request, list []*compiled) []*
 	if ai == nil {
 		return list
 	}
-	principal := w.request.Principal
-	list = ai.any.candidates(w, q, list)
+	principal := about.Principal
+	list = ai.any.candidates(about, q, list)
 	if len(ai.byPrincipal) == 0 {
 		return list
 	}
 	if ri := ai.byPrincipal[principal]; ri != nil {
-		list = ri.candidates(w, q, list)
+		list = ri.candidates(about, q, list)
 	}
 	if q.Principal.Kind == KindFunction {
 		if ri := ai.byPrincipal[namespaceUID(q.Principal.Namespace)]; ri != nil {
-			list = ri.candidates(w, q, list)
+			list = ri.candidates(about, q, list)
 		}
 		return list
 	}
 	for i, g := range q.Principal.Groups {
 		if ri := ai.byPrincipal[groupUID(g)]; ri != nil && !containsBefore(q.Principal.Groups, i) {
-			list = ri.candidates(w, q, list)
+			list = ri.candidates(about, q, list)
 		}
 	}
 	return list
@@ -212,24 +212,24 @@ func containsBefore(groups []string, i int) bool {
 	return false
 }
 
-func (ri *resourceIndex) candidates(w *world, q *Request, list []*compiled) []*compiled {
-	list = admit(ri.any, w, list)
+func (ri *resourceIndex) candidates(about *cedar.Request, q *Request, list []*compiled) []*compiled {
+	list = admit(ri.any, about, list)
 	if len(ri.byResource) == 0 {
 		return list
 	}
-	list = admit(ri.byResource[w.request.Resource], w, list)
+	list = admit(ri.byResource[about.Resource], about, list)
 	if parent, ok := q.Resource.parent(); ok {
-		list = admit(ri.byResource[parent], w, list)
+		list = admit(ri.byResource[parent], about, list)
 	}
 	if f, ok := q.Resource.function(); ok {
-		list = admit(ri.byResource[f.uid()], w, list)
+		list = admit(ri.byResource[f.uid()], about, list)
 	}
 	return list
 }
 
-func admit(from []*compiled, w *world, list []*compiled) []*compiled {
+func admit(from []*compiled, about *cedar.Request, list []*compiled) []*compiled {
 	for _, c := range from {
-		if c.scope.principal.admits(w.request.Principal) && c.scope.resource.admits(w.request.Resource) {
+		if c.scope.principal.admits(about.Principal) && c.scope.resource.admits(about.Resource) {
 			list = append(list, c)
 		}
 	}
@@ -247,16 +247,16 @@ type selection struct {
 func (s *selection) All() iter.Seq2[cedar.PolicyID, *cedar.Policy] {
 	return func(yield func(cedar.PolicyID, *cedar.Policy) bool) {
 		for _, c := range s.list {
-			p := c.body
-			if s.whole {
-				p = c.policy
+			form := c.body
+			switch {
+			case s.loose && c.loose == nil:
+				continue
+			case s.loose:
+				form = c.loose
+			case s.whole:
+				form = c.policy
 			}
-			if s.loose {
-				if p = c.loose; p == nil {
-					continue
-				}
-			}
-			if !yield(cedar.PolicyID(c.id), p) {
+			if !yield(cedar.PolicyID(c.id), form()) {
 				return
 			}
 		}

@@ -17,6 +17,21 @@ type world struct {
 	n        int
 	// about is the resource while its entity is not made: most policies look at the name in their scope, and no further.
 	about Resource
+	// set and asked are of a world that is not made yet: where all policies are quick, a condition of a perimeter makes it, or nothing.
+	set   *Set
+	asked *Request
+}
+
+// make makes a world that is not made yet, and reports whether there is one now.
+func (w *world) make() bool {
+	if w.set == nil {
+		return true
+	}
+	made, ok := w.set.ask(w.asked, true)
+	if ok {
+		*w = *made
+	}
+	return ok
 }
 
 // Get returns an entity of the request.
@@ -120,12 +135,8 @@ func (r *Resource) grant(uid types.EntityUID) cedar.Entity {
 func (p *Principal) entity(id string) cedar.Entity {
 	e := cedar.Entity{UID: cedar.NewEntityUID(cedar.EntityType(p.Kind), cedar.String(id))}
 	if p.Kind == KindFunction {
-		name := id
-		if p.Namespace != "" && len(id) > len(p.Namespace)+1 {
-			name = id[len(p.Namespace)+1:]
-		}
 		attributes := cedar.RecordMap{
-			"name": cedar.String(name), "namespace": cedar.String(p.Namespace), "eventTypes": texts(p.EventTypes),
+			"name": cedar.String(p.functionName(id)), "namespace": cedar.String(p.Namespace), "eventTypes": texts(p.EventTypes),
 			"secrets": texts(p.Secrets), "reveals": texts(p.Reveals),
 		}
 		if len(p.Grants) > 0 {
@@ -158,6 +169,14 @@ func (p *Principal) entity(id string) cedar.Entity {
 		e.Parents = cedar.NewEntityUIDSet(groups...)
 	}
 	return e
+}
+
+// functionName returns the name of the function of an id in policies.
+func (p *Principal) functionName(id string) string {
+	if p.Namespace != "" && len(id) > len(p.Namespace)+1 {
+		return id[len(p.Namespace)+1:]
+	}
+	return id
 }
 
 func groupUID(name string) types.EntityUID { return cedar.NewEntityUID("Group", cedar.String(name)) }
@@ -231,15 +250,12 @@ func (c *Context) record(parts ContextPart, cause types.Value) cedar.Record {
 	case TransportPlaintext, TransportTLS, TransportMutualTLS, TransportInternal:
 		m["tls"] = cedar.Boolean(c.Transport != TransportPlaintext)
 		m["mtls"] = cedar.Boolean(c.Transport == TransportMutualTLS)
+	case TransportUnkept:
+		m["tls"] = cedar.True
 	case TransportUnknown:
 	}
-	if parts&PartIP != 0 && c.IP.IsValid() {
-		// An IPv4 address in IPv6 clothes is in the ranges that policies name in IPv4.
-		ip := c.IP.Unmap().WithZone("")
-		prefix, err := ip.Prefix(ip.BitLen())
-		if err == nil {
-			m["ip"] = types.IPAddr(prefix)
-		}
+	if at, ok := c.address(); ok && parts&PartIP != 0 {
+		m["ip"] = types.IPAddr(at)
 	}
 	if cause != nil {
 		m["cause"] = cause

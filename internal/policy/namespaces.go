@@ -60,21 +60,32 @@ func (s *Set) BuiltIn(id string) bool {
 	return slices.ContainsFunc(s.server.all, func(c *compiled) bool { return c.ns == builtIn && c.id == id })
 }
 
-// newWorld returns the Cedar form of a request, in which the principal is what it is in the namespace of the resource.
-func (s *Set) newWorld(q *Request, parts ContextPart) (*world, bool) {
+// principalIn returns the principal of a request as it is in the namespace of the resource.
+func (s *Set) principalIn(q *Request) *Principal {
 	p := &q.Principal
 	if s.facts == nil || p.Kind == KindFunction {
-		return newWorld(q, parts)
+		return p
 	}
 	owns := s.facts.owns[p.ID]
 	without := p.Role != "" && p.Role != Operator && s.facts.noRoles[q.Resource.Namespace]
 	if len(owns) == 0 && !without {
+		return p
+	}
+	there := *p
+	there.Owns, there.prepared = owns, nil
+	if without {
+		there.Role = ""
+	}
+	return &there
+}
+
+// newWorld returns the Cedar form of a request, in which the principal is what it is in the namespace of the resource.
+func (s *Set) newWorld(q *Request, parts ContextPart) (*world, bool) {
+	p := s.principalIn(q)
+	if p == &q.Principal {
 		return newWorld(q, parts)
 	}
 	there := *q
-	there.Principal.Owns, there.Principal.prepared = owns, nil
-	if without {
-		there.Principal.Role = ""
-	}
+	there.Principal = *p
 	return newWorld(&there, parts)
 }

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -8,7 +9,8 @@ import (
 	"sallyport/internal/ident"
 )
 
-// Perimeters. A perimeter is a named set of event types and functions. Whatever is done, delivered or read has two
+// Perimeters. A perimeter is a named set of event types, functions, secrets, and what grants reach: hosts, audiences of
+// identity tokens, and where data is kept. Whatever is done, delivered or read has two
 // ends: who does it, or the event that is delivered, and what it is done to. When one end is inside a perimeter and
 // the other is not, its border is crossed, and that is forbidden, whatever policies and roles permit, unless a bridge
 // of that perimeter names both ends and the action. Only functions can be inside: tokens, users and services are
@@ -20,7 +22,7 @@ import (
 const (
 	// MaxPerimeters bounds the perimeters of a namespace, and those of the server.
 	MaxPerimeters = 100
-	// MaxMembers bounds the event types of a perimeter, and its functions.
+	// MaxMembers bounds the members of a perimeter of each kind.
 	MaxMembers = 1000
 	// MaxBridges bounds the bridges of a perimeter.
 	MaxBridges = 100
@@ -63,21 +65,24 @@ func (m Mode) String() string {
 // manifest.ParsePerimeters reads it from a text.
 type PerimeterFile struct {
 	Name string // for messages
-	// Namespace is whose perimeters these are; "" is the whole server. In a perimeter of a namespace event types and
-	// functions are those of the namespace, and named without it; in one of the server they are "NAMESPACE/NAME".
+	// Namespace is whose perimeters these are; "" is the whole server. In a perimeter of a namespace all members are those of the
+	// namespace, and named without it; in one of the server they are "NAMESPACE/NAME". Hosts and audiences are in no
+	// namespace: in a perimeter of one, they are so as far as its functions reach them.
 	Namespace  ident.Namespace
 	Levels     []Level
 	Perimeters []Perimeter
 }
 
-// Perimeter is a named set of event types and functions with a border.
+// Perimeter is a named set of members with a border.
 type Perimeter struct {
 	Name        string
 	Namespace   ident.Namespace // set from the file
 	Description string
 	Mode        Mode
-	// EventTypes and Functions are the members: names, or the beginnings of names with a "*" after them.
-	EventTypes, Functions []string
+	// The members: names, or the beginnings of names with a "*" after them. Hosts are names or addresses with all of their
+	// ports, "*.example.org" for all names below that one, or "*"; Audiences are those of identity tokens; KV, SQLite and
+	// Blob are the buckets and databases of the namespace.
+	EventTypes, Functions, Secrets, Hosts, Audiences, KV, SQLite, Blob []string
 	// Require are the levels that whoever comes from outside MUST meet, all of them, beside having a bridge. A
 	// function outside has no address, certificate or claims: it meets none that ask for those.
 	Require []string
@@ -93,12 +98,17 @@ type Bridge struct {
 	// From are principals, "user:ann", "service:ci-*", "token:…", "group:ops" or "function:price"; of a delivery, event
 	// types. A "*" at the end stands for whatever follows.
 	From []string
-	// To are "event_type:order.*" and "function:price".
+	// To are "event_type:order.*", "function:price", "secret:stripe-key", "host:api.example.org", and so on for each kind of members.
 	To []string
 	// Actions are those of PerimeterActions.
 	Actions []Action
 	// When is an expression of Cedar over principal, resource and context that must hold; "" is none.
 	When string
+}
+
+// String returns the bridge as it may stand in a file.
+func (b *Bridge) String() string {
+	return fmt.Sprintf("{ from = %q, to = %q, actions = %q }", b.From, b.To, b.Actions)
 }
 
 // Level is a named condition on where, when and how somebody comes. All that it asks for must be so.
@@ -116,8 +126,8 @@ type Level struct {
 	Methods []string
 }
 
-// borderAction is an action that perimeters look at, and the kind of members that it is about. An action on a whole
-// namespace counts as one on all of its members of that kind.
+// borderAction is an action that perimeters look at, and the kind of resource that it is about. An action on a whole
+// namespace counts as one on all of its members of that kind, and the use of a grant as one on each thing that it reaches.
 type borderAction struct {
 	action Action
 	kind   Kind
@@ -126,7 +136,7 @@ type borderAction struct {
 }
 
 // borderActions are all of them. Who deploys a function inside publishes inside, by way of its code; its logs and
-// dead letters show events.
+// dead letters show events. Who sets or rotates a secret says where the functions inside go with it.
 var borderActions = [...]borderAction{
 	{Publish, KindEventType, true},
 	{Invoke, KindFunction, true},
@@ -136,6 +146,22 @@ var borderActions = [...]borderAction{
 	{ReadDeadLetters, KindEventType, false},
 	{ReadLogs, KindFunction, false},
 	{Deploy, KindFunction, false},
+	{UseGrant, KindGrant, true},
+	{UseSecret, KindSecret, true},
+	{RevealSecret, KindSecret, true},
+	{SetSecret, KindSecret, false},
+	{RotateSecret, KindSecret, false},
+	{DestroySecret, KindSecret, false},
+	{ReadSecretMetadata, KindSecret, false},
+}
+
+// about reports whether members of a kind are what the action is about.
+func (a borderAction) about(k Kind) bool {
+	if a.kind != KindGrant {
+		return a.kind == k
+	}
+	i := slices.IndexFunc(memberKinds[:], func(m memberKind) bool { return m.kind == k })
+	return i >= 0 && memberKinds[i].reached
 }
 
 func borderActionOf(a Action) (borderAction, bool) {

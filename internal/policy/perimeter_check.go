@@ -175,19 +175,13 @@ func (f field) perimeter(p Perimeter) *border {
 	if p.Mode > DryRun {
 		f.key("mode").fault("there is no such mode")
 	}
-	if len(p.EventTypes)+len(p.Functions) == 0 {
-		f.missing("the perimeter has nothing inside; give it event_types or functions")
-	}
+	inside := 0
 	for _, m := range b.info.members() {
-		at := f.key(m.key)
-		if !at.most(len(m.names), MaxMembers) {
-			continue
-		}
-		for i, s := range m.names {
-			if _, err := memberPattern(m.kind, p.Namespace, s); err != nil {
-				at.item(i, "%v", err)
-			}
-		}
+		inside += len(m.names)
+		f.key(m.key).members(m.kind, p.Namespace, m.names)
+	}
+	if inside == 0 {
+		f.missing("the perimeter has nothing inside; give it event_types, functions, secrets or hosts")
 	}
 	b.levels, b.levelReads = f.key("require").required(p.Require)
 	if !f.key("bridges").most(len(p.Bridges), MaxBridges) {
@@ -206,6 +200,24 @@ func (f field) perimeter(p Perimeter) *border {
 	return b
 }
 
+// members checks the members of one kind.
+func (f field) members(kind Kind, ns ident.Namespace, names []string) {
+	if !f.most(len(names), MaxMembers) {
+		return
+	}
+	first := map[pattern]bool{}
+	for i, s := range names {
+		p, err := memberPattern(kind, ns, s)
+		switch {
+		case err != nil:
+			f.item(i, "%v", err)
+		case first[p]:
+			f.item(i, "%q stands here twice", clip(s))
+		}
+		first[p] = true
+	}
+}
+
 // membersOfKind are the members of a perimeter of one kind, and the key they stand at.
 type membersOfKind struct {
 	kind  Kind
@@ -213,8 +225,13 @@ type membersOfKind struct {
 	names []string
 }
 
-func (p *Perimeter) members() [2]membersOfKind {
-	return [2]membersOfKind{{KindEventType, "event_types", p.EventTypes}, {KindFunction, "functions", p.Functions}}
+// members returns those of all kinds, in the order of memberKinds.
+func (p *Perimeter) members() (all [len(memberKinds)]membersOfKind) {
+	lists := [len(memberKinds)][]string{p.EventTypes, p.Functions, p.Secrets, p.Hosts, p.Audiences, p.KV, p.SQLite, p.Blob}
+	for i := range all {
+		all[i] = membersOfKind{memberKinds[i].kind, memberKinds[i].key, lists[i]}
+	}
+	return all
 }
 
 // required returns the levels that a perimeter demands.
@@ -246,7 +263,11 @@ func (f field) bridge(of *border, info Bridge) *bridge {
 		sources = []Kind{KindEventType}
 	}
 	b.from = f.key("from").ends(f.c.ns, info.From, sources)
-	b.to = f.key("to").ends(f.c.ns, info.To, []Kind{KindEventType, KindFunction})
+	var leads []Kind
+	for i := range memberKinds {
+		leads = append(leads, memberKinds[i].kind)
+	}
+	b.to = f.key("to").ends(f.c.ns, info.To, leads)
 	if len(f.c.faults) > before {
 		return b
 	}
@@ -313,14 +334,14 @@ func (f field) ends(ns ident.Namespace, list []string, kinds []Kind) []pattern {
 // together checks that the actions of a bridge go with its ends: what can never be used is a mistake.
 func (f field) together(b *bridge) {
 	for i, p := range b.to {
-		if !slices.ContainsFunc(b.info.Actions, func(a Action) bool { act, _ := borderActionOf(a); return act.kind == p.kind }) {
+		if !slices.ContainsFunc(b.info.Actions, func(a Action) bool { act, _ := borderActionOf(a); return act.about(p.kind) }) {
 			f.key("to").item(i, "none of the actions is about %s", kindWords(p.kind))
 		}
 	}
 	for i, a := range b.info.Actions {
 		act, _ := borderActionOf(a)
-		if !slices.ContainsFunc(b.to, func(p pattern) bool { return p.kind == act.kind }) {
-			f.key("actions").item(i, "%s is about %s, and the bridge leads to none", a, kindWords(act.kind))
+		if !slices.ContainsFunc(b.to, func(p pattern) bool { return act.about(p.kind) }) {
+			f.key("actions").item(i, "%s is about %s, and the bridge leads to none", a, act.words())
 		}
 		if act.byFunctions || a == Deliver {
 			continue
@@ -333,11 +354,15 @@ func (f field) together(b *bridge) {
 	}
 }
 
-func kindWords(k Kind) string {
-	if k == KindFunction {
-		return "functions"
+// words are what people call what the action is about.
+func (a borderAction) words() string {
+	var words []string
+	for i := range memberKinds {
+		if a.about(memberKinds[i].kind) {
+			words = append(words, memberKinds[i].nouns)
+		}
 	}
-	return "event types"
+	return joinOr(words)
 }
 
 // principalKinds are the kinds of principals that a bridge may be asked about.
@@ -349,7 +374,7 @@ func (b *bridge) principalKinds() []Kind {
 			kinds = append(kinds, KindToken, KindUser, KindService)
 		case KindToken, KindUser, KindService, KindFunction:
 			kinds = append(kinds, p.kind)
-		case KindEventType, KindSecret, KindNamespace, KindServer:
+		case KindEventType, KindSecret, KindNamespace, KindServer, KindGrant:
 		}
 	}
 	slices.Sort(kinds)

@@ -141,7 +141,7 @@ func (r *reader) condition(text string, kinds []Kind, actions []Action) *conditi
 	tree := xast.Permit()
 	tree.Conditions = when
 	c := &condition{holds: cedar.NewPolicyFromAST((*ast.Policy)(tree)), reads: readsOf(tree)}
-	c.loose = loosen(&compiled{body: c.holds, permit: true, reads: c.reads}, tree)
+	c.loose = cedar.NewPolicyFromAST((*ast.Policy)(loosen(true, c.reads, tree)))
 	return c
 }
 

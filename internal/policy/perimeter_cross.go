@@ -25,23 +25,36 @@ type toll struct {
 	errors         []EvaluationError
 }
 
-// passage returns the passage that a request is, and false when no perimeter is about such.
-func (q *Request) passage(w *world, loose bool) (passage, bool) {
+// passages appends the passages that a request is: one for each thing that it is done to. It is false when no perimeter is about
+// such requests.
+func (q *Request) passages(w *world, loose bool, list []passage) ([]passage, bool) {
 	act, ok := borderActionOf(q.Action)
 	if !ok {
-		return passage{}, false
+		return list, false
 	}
-	to, ok := q.Resource.end(act)
-	return passage{action: q.Action, from: q.Principal.end(), to: to, request: q, world: w, loose: loose}, ok
+	var room [fewEnds]end
+	ends, ok := q.Resource.ends(act, room[:0])
+	for _, to := range ends {
+		list = append(list, passage{action: q.Action, from: q.Principal.end(), to: to, request: q, world: w, loose: loose})
+	}
+	return list, ok
 }
 
-// pay returns what perimeters make of a passage: each that has one end inside and the other not wants a bridge of its
+// payAll returns what perimeters make of passages of one request.
+func (s *Set) payAll(list []passage) (t toll) {
+	for i := range list {
+		s.pay(&list[i], &t)
+	}
+	return t
+}
+
+// pay adds to a toll what perimeters make of a passage: each that has one end inside and the other not wants a bridge of its
 // own, and from whoever comes in the levels that it demands.
-func (s *Set) pay(p *passage) (t toll) {
+func (s *Set) pay(p *passage, t *toll) {
 	var ours, theirs [inline]*border
 	from, to := s.around(&p.from, ours[:0]), s.around(&p.to, theirs[:0])
 	if slices.Equal(from, to) {
-		return t // no border is between them
+		return // no border is between them
 	}
 	var room [inline]*bridge
 	ways := s.bridgesTo(&p.to, room[:0])
@@ -55,7 +68,6 @@ func (s *Set) pay(p *passage) (t toll) {
 			t.cross(p, b, ways, true)
 		}
 	}
-	return t
 }
 
 // cross has a passage cross one border, inward or outward. Of a perimeter in dry-run it keeps nothing but that it would deny.
@@ -155,39 +167,43 @@ func (s *Set) enclose(w *world, q *Request, loose bool, d *Decision) (assumed []
 	if len(s.borders) == 0 {
 		return nil
 	}
-	p, ok := q.passage(w, loose)
+	var room [1]passage
+	list, ok := q.passages(w, loose, room[:0])
 	if !ok {
 		return nil
 	}
-	t := s.pay(&p)
+	t := s.payAll(list)
 	t.settle(d)
 	return t.assumed
 }
 
+// inOrder sorts ids, and leaves each in once: several things that a grant reaches may be beyond one border.
+func inOrder(ids []string) []string {
+	slices.Sort(ids)
+	return slices.Compact(ids)
+}
+
 func (t *toll) settle(d *Decision) {
-	slices.Sort(t.dryRun)
-	d.DryRun = t.dryRun
+	d.DryRun = inOrder(t.dryRun)
 	if len(t.errors) > 0 {
 		d.Errors = append(d.Errors, t.errors...)
 		slices.SortFunc(d.Errors, func(a, b EvaluationError) int { return strings.Compare(a.Policy, b.Policy) })
 	}
 	if len(t.denied) == 0 {
 		if d.Allowed {
-			slices.Sort(t.bridges)
-			d.Bridges = t.bridges
+			d.Bridges = inOrder(t.bridges)
 		}
 		return
 	}
 	if d.Allowed {
 		d.Allowed, d.Policies = false, nil // what permitted it determines nothing any more
 	}
-	d.Policies = append(d.Policies, t.denied...)
-	slices.Sort(d.Policies)
+	d.Policies = inOrder(append(d.Policies, t.denied...))
 }
 
 // Cross returns what perimeters alone say of a request that Decide cannot answer, because its resource is a
 // namespace with things inside and things outside: to read events, or dead letters, of one event type; to read the logs
-// of one function, or to deploy it. The resource MUST be that event type or function. It permits nothing: Allowed
+// of one function, or to deploy it; to see one secret in a list. The resource MUST be that one thing. It permits nothing: Allowed
 // says that no perimeter denies, and whoever asks MUST have asked Decide about the namespace. Without perimeters
 // it costs nothing.
 func (s *Set) Cross(q Request) Decision {
@@ -201,12 +217,12 @@ func (s *Set) Cross(q Request) Decision {
 	if !ok || !q.Resource.well() {
 		return Decision{}
 	}
-	p, ok := q.passage(w, false)
+	list, ok := q.passages(w, false, nil)
 	if !ok {
 		return Decision{}
 	}
 	d := Decision{Allowed: true}
-	t := s.pay(&p)
+	t := s.payAll(list)
 	t.settle(&d)
 	return d
 }
@@ -219,7 +235,8 @@ func (s *Set) CanDeliver(ns ident.Namespace, t ident.EventType, f ident.Function
 		return d
 	}
 	p := delivery(ns, t, f)
-	paid := s.pay(&p)
+	var paid toll
+	s.pay(&p, &paid)
 	paid.settle(&d)
 	return d
 }
@@ -270,8 +287,7 @@ func (d Decision) and(other Decision) Decision {
 		out.Bridges = append(append(out.Bridges, d.Bridges...), other.Bridges...)
 	}
 	for _, list := range []*[]string{&out.Policies, &out.Bridges, &out.DryRun} {
-		slices.Sort(*list)
-		*list = slices.Compact(*list)
+		*list = inOrder(*list)
 	}
 	return out
 }

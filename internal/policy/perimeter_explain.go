@@ -46,7 +46,7 @@ func (b *border) describe() PerimeterInfo {
 	return out
 }
 
-// Inside returns the ids of the perimeters, sorted, that an event type or function is inside of; or, for a namespace,
+// Inside returns the ids of the perimeters, sorted, that an event type, function or secret is inside of; or, for a namespace,
 // those that all of its event types and all of its functions are.
 func (s *Set) Inside(r Resource) []string {
 	e := end{kind: r.Kind, ns: r.Namespace, name: r.Name}
@@ -70,6 +70,8 @@ type PerimeterVerdict struct {
 	Inward bool // from outside to inside
 	// Denied says that it denies; in dry-run, that it would.
 	Denied bool
+	// To is what it leads to, as bridges of the server name it: of a grant each thing that it reaches has a verdict of its own.
+	To string
 	// Bridge is the id of the bridge that is taken, "" when there is none.
 	Bridge string
 	// Bridges are all of the perimeter that lead to the resource, in the order of their names.
@@ -106,11 +108,12 @@ func (s *Set) ExplainPerimeters(q Request) []PerimeterVerdict {
 	if !ok {
 		return nil
 	}
-	p, ok := q.passage(w, false)
-	if !ok {
-		return nil
+	passages, _ := q.passages(w, false, nil)
+	var list []PerimeterVerdict
+	for i := range passages {
+		list = append(list, s.verdicts(&passages[i])...)
 	}
-	return s.verdicts(&p)
+	return list
 }
 
 // ExplainDelivery is ExplainPerimeters for the question of CanDeliver.
@@ -137,7 +140,7 @@ func (s *Set) verdicts(p *passage) []PerimeterVerdict {
 }
 
 func verdict(p *passage, b *border, ways []*bridge, inward bool) PerimeterVerdict {
-	out := PerimeterVerdict{ID: b.id, Mode: b.info.Mode, Inward: inward}
+	out := PerimeterVerdict{ID: b.id, Mode: b.info.Mode, Inward: inward, To: p.to.in("")}
 	var t toll
 	t.cross(p, b, ways, inward)
 	out.Denied = len(t.denied)+len(t.dryRun) > 0

@@ -106,7 +106,7 @@ type frontier struct {
 
 func newFrontier(list []*border) *frontier {
 	slices.SortFunc(list, func(a, b *border) int { return strings.Compare(a.id, b.id) })
-	f := &frontier{all: list, reads: map[Action]ContextPart{}}
+	f := &frontier{all: list, members: patterns{}, leads: patterns{}, reads: map[Action]ContextPart{}}
 	for i, b := range list {
 		for _, m := range b.info.members() {
 			for _, name := range m.names {
@@ -131,7 +131,7 @@ func newFrontier(list []*border) *frontier {
 // around appends the perimeters that an end is inside of, each once: those of the server, then those of the
 // namespace, both in the order of their ids.
 func (s *Set) around(e *end, list []*border) []*border {
-	if e.kind != KindFunction && e.kind != KindEventType {
+	if memberKindOf(e.kind) == nil {
 		return list
 	}
 	list = s.borders[""].around(e, list)
@@ -191,32 +191,38 @@ func (s *Set) perimeterReads(a Action, r *Resource) (parts ContextPart) {
 	if !ok {
 		return 0
 	}
-	to, ok := r.end(act)
-	if !ok {
-		return 0
-	}
-	var room [inline]*border
-	for _, b := range s.around(&to, room[:0]) {
-		parts |= b.levelReads
-	}
-	var ways [inline]*bridge
-	for _, b := range s.bridgesTo(&to, ways[:0]) {
-		if b.allows(a) {
-			parts |= b.reads()
+	var ends [fewEnds]end
+	to, _ := r.ends(act, ends[:0])
+	for i := range to {
+		var room [inline]*border
+		for _, b := range s.around(&to[i], room[:0]) {
+			parts |= b.levelReads
+		}
+		var ways [inline]*bridge
+		for _, b := range s.bridgesTo(&to[i], ways[:0]) {
+			if b.allows(a) {
+				parts |= b.reads()
+			}
 		}
 	}
 	return parts
 }
 
-// end returns the resource as the end of an action.
-func (r *Resource) end(act borderAction) (end, bool) {
+// fewEnds is how many things a grant reaches without an allocation.
+const fewEnds = 4
+
+// ends appends what an action on the resource is done to. That is one thing, but for a grant, which may reach several or, as one that reads
+// a secret and is asked about that apart, none.
+func (r *Resource) ends(act borderAction, list []end) ([]end, bool) {
 	switch {
+	case r.Kind == KindGrant && act.kind == KindGrant:
+		return r.reached(list), true
 	case r.Kind == act.kind:
-		return end{kind: r.Kind, ns: r.Namespace, name: r.Name}, true
+		return append(list, end{kind: r.Kind, ns: r.Namespace, name: r.Name}), true
 	case r.Kind == KindNamespace && !act.byFunctions:
-		return end{kind: act.kind, ns: r.Namespace, whole: true}, true
+		return append(list, end{kind: act.kind, ns: r.Namespace, whole: true}), true
 	}
-	return end{}, false
+	return list, false
 }
 
 // end returns the principal as the end of an action.

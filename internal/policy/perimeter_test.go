@@ -381,7 +381,7 @@ func TestBridgeCondition(t *testing.T) {
 	q.Context.Now = noon.Add(-2 * time.Hour)
 	v := s.ExplainPerimeters(q)
 	want := []policy.PerimeterVerdict{{
-		ID: "perimeter:shop/payments", Inward: true, Denied: true,
+		ID: "perimeter:shop/payments", Inward: true, Denied: true, To: "function:shop/charge",
 		Bridges: []policy.BridgeVerdict{
 			{ID: "bridge:shop/payments/in", Action: true},
 			{ID: "bridge:shop/payments/late", From: true, Action: true, Condition: &policy.Condition{
@@ -595,10 +595,19 @@ func (n *naive) matches(pattern string, ns ident.Namespace, s side) bool {
 		return false
 	}
 	full := s.name
-	if kind == "function" || kind == "event_type" {
+	switch kind {
+	case "function", "event_type", "secret", "kv":
 		full = s.ns + "/" + s.name
 		if ns != "" {
 			name = string(ns) + "/" + name
+		}
+	case "host":
+		if ns != "" && string(ns) != s.ns {
+			return false // a namespace's perimeter is about what its own functions reach
+		}
+		name = strings.Trim(name, "[]")
+		if end, below := strings.CutPrefix(name, "*."); below {
+			return strings.HasSuffix(full, "."+end)
 		}
 	}
 	if head, found := strings.CutSuffix(name, "*"); found {
@@ -618,7 +627,25 @@ func (n *naive) inside(p *policy.Perimeter, ns ident.Namespace, s side) bool {
 			return true
 		}
 	}
+	for kind, list := range map[string][]string{"secret": p.Secrets, "host": p.Hosts, "kv": p.KV} {
+		for _, m := range list {
+			if n.matches(kind+":"+m, ns, s) {
+				return true
+			}
+		}
+	}
 	return false
+}
+
+// deniesAny is denies for several things that are reached at once.
+func (n *naive) deniesAny(q *policy.Request, from side, to []side) (denied, dry []string) {
+	for _, one := range to {
+		d, w := n.denies(q, from, one)
+		denied, dry = append(denied, d...), append(dry, w...)
+	}
+	slices.Sort(denied)
+	slices.Sort(dry)
+	return slices.Compact(denied), slices.Compact(dry)
 }
 
 // denies returns the perimeters that deny, by the words of the documentation.
@@ -674,10 +701,10 @@ func TestPerimetersAgainstNaive(t *testing.T) {
 		s := within(t, n.files...)
 		for range 500 {
 			q, from, to := randomCrossing(rnd)
-			wantDenied, wantDry := n.denies(&q, from, to)
+			wantDenied, wantDry := n.deniesAny(&q, from, to)
 			var got policy.Decision
 			if q.Action == policy.Deliver {
-				got = s.CanDeliver(ident.Namespace(to.ns), ident.EventType(from.name), ident.FunctionName(to.name))
+				got = s.CanDeliver(ident.Namespace(to[0].ns), ident.EventType(from.name), ident.FunctionName(to[0].name))
 			} else {
 				got = s.Cross(q)
 			}
@@ -691,7 +718,7 @@ func TestPerimetersAgainstNaive(t *testing.T) {
 				checkReads(t, rnd, s, q, got)
 			}
 			switch q.Action {
-			case policy.Publish, policy.Invoke:
+			case policy.Publish, policy.Invoke, policy.UseGrant, policy.UseSecret, policy.RevealSecret, policy.SetSecret:
 				decided := s.Decide(q)
 				for _, id := range wantDenied {
 					if decided.Allowed || !slices.Contains(decided.Policies, id) {
@@ -746,12 +773,14 @@ func randomContext(rnd *rand.Rand) policy.Context {
 	return c
 }
 
-func randomCrossing(rnd *rand.Rand) (q policy.Request, from, to side) {
+func randomCrossing(rnd *rand.Rand) (q policy.Request, from side, all []side) {
 	ns := pick(rnd, "a", "b")
 	q.Action = pick(rnd, policy.PerimeterActions()...)
 	q.Context = randomContext(rnd)
-	to = side{"event_type", ns, pick(rnd, "x", "x.y", "xz", "y")}
+	to := side{"event_type", ns, pick(rnd, "x", "x.y", "xz", "y")}
 	switch q.Action {
+	case policy.UseGrant, policy.UseSecret, policy.RevealSecret, policy.SetSecret, policy.RotateSecret, policy.DestroySecret, policy.ReadSecretMetadata:
+		return randomReach(rnd, q, ns)
 	case policy.Invoke, policy.Deliver, policy.ReadLogs, policy.Deploy:
 		to = side{"function", ns, pick(rnd, "f", "fa", "g")}
 	}
@@ -760,26 +789,52 @@ func randomCrossing(rnd *rand.Rand) (q policy.Request, from, to side) {
 		q.Resource = function(ident.Namespace(ns), to.name)
 	}
 	if q.Action == policy.Deliver {
-		return q, side{"event_type", ns, pick(rnd, "x", "x.y", "xz", "y")}, to
+		return q, side{"event_type", ns, pick(rnd, "x", "x.y", "xz", "y")}, []side{to}
 	}
+	q.Principal, from = randomActor(rnd, ns, q.Action == policy.Publish || q.Action == policy.Invoke)
+	return q, from, []side{to}
+}
+
+// randomReach is a crossing to a secret, or to what a grant reaches.
+func randomReach(rnd *rand.Rand, q policy.Request, ns string) (policy.Request, side, []side) {
+	var from side
+	if q.Action != policy.UseGrant {
+		secret := side{"secret", ns, pick(rnd, "k", "ka", "m")}
+		q.Resource = policy.Resource{Kind: policy.KindSecret, Namespace: ident.Namespace(ns), Name: secret.name}
+		q.Principal, from = randomActor(rnd, ns, q.Action == policy.UseSecret || q.Action == policy.RevealSecret)
+		return q, from, []side{secret}
+	}
+	q.Principal, from = randomActor(rnd, ns, true)
+	var all []side
+	var texts []string
+	for range rnd.IntN(3) {
+		one := pick(rnd, side{"host", ns, pick(rnd, "a.test", "b.a.test", "xa.test", "192.0.2.7", "2001:db8::7")}, side{"kv", ns, pick(rnd, "k", "ka", "m")})
+		all, texts = append(all, one), append(texts, one.kind+":"+one.name)
+	}
+	q.Resource = policy.OfGrant(ident.Namespace(ns), "f", "g", "http", strings.Join(texts, "\n"))
+	return q, from, all
+}
+
+// randomActor is who does something in a namespace.
+func randomActor(rnd *rand.Rand, ns string, functions bool) (policy.Principal, side) {
 	kinds := []string{"user", "service", "token"}
-	if q.Action == policy.Publish || q.Action == policy.Invoke {
+	if functions {
 		kinds = append(kinds, "function", "function", "function")
 	}
-	from = side{kind: pick(rnd, kinds...), name: pick(rnd, "ann", "anna", "bob")}
+	from := side{kind: pick(rnd, kinds...), name: pick(rnd, "ann", "anna", "bob")}
 	id := from.kind + ":" + from.name
 	if from.kind == "function" {
 		from.ns, from.name = pick(rnd, ns, ns, "a", "b"), pick(rnd, "f", "fa", "g")
 		id = "function:" + from.ns + "/" + from.name
 	}
-	q.Principal = actor(id)
+	p := actor(id)
 	if from.kind != "function" {
-		q.Principal.Groups = []string{pick(rnd, "g0", "g1"), "g2"}
+		p.Groups = []string{pick(rnd, "g0", "g1"), "g2"}
 		if rnd.IntN(2) == 0 {
-			q.Principal.Claims = &policy.Claims{Strength: "phr"}
+			p.Claims = &policy.Claims{Strength: "phr"}
 		}
 	}
-	return q, from, to
+	return p, from
 }
 
 func randomPerimeters(rnd *rand.Rand, ns ident.Namespace) policy.PerimeterFile {
@@ -789,9 +844,12 @@ func randomPerimeters(rnd *rand.Rand, ns ident.Namespace) policy.PerimeterFile {
 		}
 		return s
 	}
+	// A member stands in a perimeter once.
 	some := func(most int, make func() string) (list []string) {
 		for range rnd.IntN(most + 1) {
-			list = append(list, make())
+			if m := make(); !slices.Contains(list, m) {
+				list = append(list, m)
+			}
 		}
 		return list
 	}
@@ -800,33 +858,43 @@ func randomPerimeters(rnd *rand.Rand, ns ident.Namespace) policy.PerimeterFile {
 	}}
 	types := func() string { return name(pick(rnd, "x", "x*", "x.*", "y", "*")) }
 	functions := func() string { return name(pick(rnd, "f", "f*", "g", "*")) }
+	keys := func() string { return name(pick(rnd, "k", "k*", "m", "*")) }
+	hosts := func() string { return pick(rnd, "a.test", "*.a.test", "192.0.2.7", "[2001:db8::7]", "*") }
 	for i := range 1 + rnd.IntN(3) {
 		p := policy.Perimeter{
-			Name: fmt.Sprintf("p%d", i), EventTypes: append(some(2, types), types()), Functions: some(2, functions), Mode: pick(rnd, policy.Enforce, policy.DryRun),
+			Name: fmt.Sprintf("p%d", i), EventTypes: some(3, types), Functions: append(some(2, functions), name("own")), Mode: pick(rnd, policy.Enforce, policy.DryRun),
+			Secrets: some(2, keys), KV: some(1, keys), Hosts: some(2, hosts),
 			Require: some(2, func() string { return pick(rnd, "net", "noon", "strong") }),
 		}
 		if rnd.IntN(2) == 0 {
 			p.Require = nil
 		}
-		for j := range rnd.IntN(7) {
-			p.Bridges = append(p.Bridges, randomBridge(rnd, fmt.Sprintf("b%d", j), types, functions))
+		for j := range rnd.IntN(14) {
+			p.Bridges = append(p.Bridges, randomBridge(rnd, fmt.Sprintf("b%d", j), types, functions, keys, hosts))
 		}
 		f.Perimeters = append(f.Perimeters, p)
 	}
 	return f
 }
 
-func randomBridge(rnd *rand.Rand, name string, types, functions func() string) policy.Bridge {
+func randomBridge(rnd *rand.Rand, name string, types, functions, keys, hosts func() string) policy.Bridge {
 	b := policy.Bridge{Name: name}
 	if rnd.IntN(4) == 0 {
 		b.From, b.To, b.Actions = []string{"event_type:" + types()}, []string{"function:" + functions()}, []policy.Action{policy.Deliver}
 		return b
 	}
 	b.Actions = pick(rnd, []policy.Action{policy.Publish}, []policy.Action{policy.Publish, policy.ReadEvents}, []policy.Action{policy.Invoke},
-		[]policy.Action{policy.Invoke, policy.ReadLogs, policy.Deploy}, []policy.Action{policy.ReadEventData, policy.ReadDeadLetters})
+		[]policy.Action{policy.Invoke, policy.ReadLogs, policy.Deploy}, []policy.Action{policy.ReadEventData, policy.ReadDeadLetters},
+		[]policy.Action{policy.UseGrant}, []policy.Action{policy.UseGrant}, []policy.Action{policy.UseSecret}, []policy.Action{policy.SetSecret, policy.ReadSecretMetadata})
 	b.To = []string{"event_type:" + types(), "event_type:" + types()}
 	if slices.Contains(b.Actions, policy.Invoke) {
 		b.To = []string{"function:" + functions()}
+	}
+	switch b.Actions[0] {
+	case policy.UseGrant:
+		b.To = []string{"host:" + hosts(), "kv:" + keys()}
+	case policy.UseSecret, policy.SetSecret:
+		b.To = []string{"secret:" + keys()}
 	}
 	b.From = []string{pick(rnd, "user:ann", "user:*", "service:ann*", "token:*", "group:g0", "group:g1"), pick(rnd, "user:bob", "group:g2")}
 	if len(b.Actions) == 1 {

@@ -50,6 +50,7 @@ const (
 	ManageTokens        Action = "manageTokens"
 	ManageNamespaces    Action = "manageNamespaces"
 	ManagePerimeters    Action = "managePerimeters"
+	RotateIssuer        Action = "rotateIssuer"
 	UseGrant            Action = "useGrant"
 	SetSecret           Action = "setSecret"
 	ReadSecretMetadata  Action = "readSecretMetadata"
@@ -57,6 +58,7 @@ const (
 	RevealSecret        Action = "revealSecret"
 	RotateSecret        Action = "rotateSecret"
 	DestroySecret       Action = "destroySecret"
+	ApproveGrants       Action = "approveGrants"
 )
 
 // Role is what a principal may do, before its namespace and its event types narrow it.
@@ -75,7 +77,8 @@ func Actions() []Action {
 	return []Action{
 		Publish, Invoke, ReadEvents, ReadEventData, Deploy, ReadFunctions, ReadLogs, ManageSubscriptions,
 		ReadDeadLetters, ManageDeadLetters, ReadStatus, ReadPolicies, ManagePolicies, ReadMetrics, ManageTokens,
-		ManageNamespaces, ManagePerimeters, UseGrant, SetSecret, ReadSecretMetadata, UseSecret, RevealSecret, RotateSecret, DestroySecret,
+		ManageNamespaces, ManagePerimeters, RotateIssuer, UseGrant, SetSecret, ReadSecretMetadata, UseSecret, RevealSecret, RotateSecret, DestroySecret,
+		ApproveGrants,
 	}
 }
 
@@ -168,11 +171,14 @@ type Resource struct {
 	Name      string
 	// Grant is the kind of a grant, "http" for instance, as far as it is known.
 	Grant string
+	// Reaches is what a grant reaches, one a line, as bridges name it: "host:api.example.org". Perimeters decide about that, and about
+	// nothing that does not stand here.
+	Reaches string
 }
 
-// OfGrant returns the resource that a grant of a function is.
-func OfGrant(ns ident.Namespace, function ident.FunctionName, name, kind string) Resource {
-	return Resource{Kind: KindGrant, Namespace: ns, Name: string(function) + "/" + name, Grant: kind}
+// OfGrant returns the resource that a grant of a function is, of a kind, and with what it reaches.
+func OfGrant(ns ident.Namespace, function ident.FunctionName, name, kind, reaches string) Resource {
+	return Resource{Kind: KindGrant, Namespace: ns, Name: string(function) + "/" + name, Grant: kind, Reaches: reaches}
 }
 
 // OfNamespace returns the resource that a whole namespace is.
@@ -208,6 +214,9 @@ const (
 	TransportTLS
 	TransportMutualTLS // with a certificate of the client
 	TransportInternal  // within the server
+	// TransportUnkept is of a request that is over and of which nobody kept how it came: not in clear, as none does. Policies
+	// that read whether it had a certificate of the client fail.
+	TransportUnkept
 )
 
 // Context is the circumstances of a request. What is not given, a policy cannot read: permits that
@@ -227,9 +236,19 @@ type Cause struct {
 	Principal *Principal // a token, user or service; nil when nobody is, as for a schedule
 	// Functions are those between the two, as "function:NAMESPACE/NAME".
 	Functions []ident.PrincipalID
+	// Sent is how and when the first event came. Nil is as the request itself, in questions that do not tell the two apart.
+	Sent *Sent
 	// Barred says that who is behind it may not do this, whatever policies say: the credential was narrowed or
 	// revoked, or nobody knows any more who it was.
 	Barred bool
+}
+
+// Sent is the part of a Context that goes with an event, for what is decided because of it later. What is not given, nobody
+// knows: as in a Context.
+type Sent struct {
+	IP        netip.Addr
+	Now       time.Time
+	Transport Transport
 }
 
 // Event is what policies may know of an event.

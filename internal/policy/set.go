@@ -49,10 +49,12 @@ type Set struct {
 	transports *transports
 	// facts are what is known of namespaces; nil when nothing is.
 	facts *facts
+	// work is shared by all sets that are made of one.
+	work *workspaces
 }
 
 // transports are contexts by their Transport.
-type transports [TransportInternal + 1]cedar.Record
+type transports [TransportUnkept + 1]cedar.Record
 
 func newTransports() *transports {
 	var all transports
@@ -86,7 +88,7 @@ func New(files ...File) (*Set, error) {
 			return nil, problem.New(problem.Invalid, codeInvalid, "%s is of no namespace: %v", f.Name, err)
 		}
 	}
-	base := &Set{schema: known, asks: asks, server: newIndex(nil), own: map[ident.Namespace]*index{}, transports: newTransports()}
+	base := &Set{schema: known, asks: asks, server: newIndex(nil), own: map[ident.Namespace]*index{}, transports: newTransports(), work: &workspaces{}}
 	return base.read(append([]File{
 		{Name: "rails.cedar", Text: railsText, Namespace: builtIn}, {Name: "roles.cedar", Text: rolesText, Namespace: builtIn},
 	}, files...))
@@ -132,7 +134,7 @@ func (s *Set) read(files []File) (*Set, error) {
 	if err := r.err(); err != nil {
 		return nil, err
 	}
-	next := &Set{schema: s.schema, asks: s.asks, server: s.server, own: maps.Clone(s.own), borders: s.borders, transports: s.transports, facts: s.facts}
+	next := &Set{schema: s.schema, asks: s.asks, server: s.server, own: maps.Clone(s.own), borders: s.borders, transports: s.transports, facts: s.facts, work: s.work}
 	if added := slices.Concat(lists[builtIn], lists[""]); len(added) > 0 {
 		next.server = newIndex(slices.Concat(s.server.all, added))
 	}
@@ -207,7 +209,11 @@ func questions(s *resolved.Schema) (map[ask]bool, error) {
 // not know, such as one about an unknown action, is denied by no policy.
 func (s *Set) Decide(q Request) Decision {
 	d, alone := s.DecideAlone(q)
-	return s.within(&q, d, alone)
+	if alone || !d.Allowed {
+		return d
+	}
+	again := q // which is on the heap, and then alone
+	return s.within(&again, d, alone)
 }
 
 // Reads returns the parts of the context that a decision about the action on the resource may depend on.
@@ -239,16 +245,60 @@ func (s *Set) decide(q *Request, loose bool) Decision {
 
 // half is decide, and says whether the answer stands without who is behind a function.
 func (s *Set) half(q *Request, loose bool) (d Decision, alone bool) {
-	w, ok := s.ask(q, !loose)
-	if !ok {
-		return Decision{}, true
-	}
-	var room [inline]*compiled
-	sel := &selection{list: s.inScope(w, q, room[:0]), loose: loose}
-	d = s.judge(w, sel)
-	alone = sel.alone(q, &d)
-	s.enclose(w, q, loose, &d)
+	room := s.work.take()
+	d, scope, _ := s.decideIn(room, q, loose)
+	alone = (&selection{list: scope}).alone(q, &d)
+	s.work.give(room)
 	return d, alone
+}
+
+// decideIn decides with what room there is in a workspace: by quick conditions as far as they go, and by Cedar for the rest. It returns the
+// policies whose scope the request is in, which are good as long as the workspace, and what was assumed when loose.
+func (s *Set) decideIn(room *workspace, q *Request, loose bool) (d Decision, scope []*compiled, assumed []string) {
+	scope, found, ok := s.inScopeQuickly(q, loose, room)
+	w := &room.world
+	if len(s.borders) > 0 {
+		*w = world{set: s, asked: q}
+	}
+	if !ok || len(found.rest) > 0 {
+		made, ok := s.ask(q, !loose)
+		if !ok {
+			return Decision{}, nil, nil
+		}
+		w = made
+	}
+	if !ok {
+		scope = s.inScope(&w.request, q, room.scope[:0])
+		found.rest = scope
+	}
+	d = s.judgeRest(w, loose, &found)
+	return d, scope, s.enclose(w, q, loose, &d)
+}
+
+// judgeRest has Cedar evaluate what quick conditions leave, if anything, and decides by all of it.
+func (s *Set) judgeRest(w *world, loose bool, found *quickDecision) Decision {
+	var d Decision
+	if len(found.rest) > 0 {
+		d = s.judge(w, &selection{list: found.rest, loose: loose})
+	}
+	denied := len(d.Policies) > 0 && !d.Allowed
+	from := found.forbids
+	if len(from) == 0 && !denied {
+		from = found.permits
+	}
+	switch {
+	case len(from) == 0:
+		return d
+	case d.Allowed && len(found.forbids) > 0:
+		d.Policies = nil // what permitted it determines nothing any more
+	}
+	d.Allowed = len(found.forbids) == 0 && !denied
+	d.Policies = slices.Grow(d.Policies, len(from))
+	for _, c := range from {
+		d.Policies = append(d.Policies, c.id)
+	}
+	slices.Sort(d.Policies)
+	return d
 }
 
 // ask returns the Cedar form of a question, if there is one.
@@ -280,10 +330,10 @@ func (s *Set) ask(q *Request, withContext bool) (*world, bool) {
 
 // inScope appends the policies whose scope the request is in. A namespace's own are chosen by the namespace
 // of the resource, so that they decide about no other's.
-func (s *Set) inScope(w *world, q *Request, list []*compiled) []*compiled {
-	list = s.server.candidates(q.Action, w, q, list)
+func (s *Set) inScope(about *cedar.Request, q *Request, list []*compiled) []*compiled {
+	list = s.server.candidates(q.Action, about, q, list)
 	if q.Resource.Namespace != "" {
-		list = s.own[q.Resource.Namespace].candidates(q.Action, w, q, list)
+		list = s.own[q.Resource.Namespace].candidates(q.Action, about, q, list)
 	}
 	return list
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"unicode/utf8"
 
 	"github.com/cedar-policy/cedar-go"
@@ -270,11 +271,15 @@ func wellFormedID(id string) bool {
 
 // compiled is a policy of a Set.
 type compiled struct {
-	id     string
-	policy *cedar.Policy
+	id string
+	// parsed is the policy as it was parsed, and policy as Cedar evaluates it, made when it is needed.
+	parsed *xast.Policy
+	policy func() *cedar.Policy
 	// body is policy without its scope: the index finds exactly those whose scope a request is in, so that it need not
-	// be evaluated again.
-	body *cedar.Policy
+	// be evaluated again. It is made when a request needs it: most never do, for quick conditions know the answer.
+	body func() *cedar.Policy
+	// quick are the conditions in their quick form, and quickLoose those of loose.
+	quick, quickLoose []quickTest
 	// permit, principal and so on are parts of the policy, for the index and the analyses.
 	permit bool
 	// own says that a function that it permits something acts on its own authority.
@@ -283,7 +288,7 @@ type compiled struct {
 	// reads are the parts of the context that its conditions read.
 	reads ContextPart
 	// loose is body with the conditions that read the context taken to hold; nil for a forbid that has any.
-	loose *cedar.Policy
+	loose func() *cedar.Policy
 	file  string
 	line  int
 	ns    ident.Namespace
@@ -294,12 +299,25 @@ type compiled struct {
 func compile(id string, s *statement, p *cedar.Policy) *compiled {
 	tree := (*xast.Policy)(p.AST())
 	c := &compiled{
-		id: id, policy: p, permit: p.Effect() == cedar.Permit, own: p.Annotations()[actAs] != "", scope: scopeOf(tree), reads: readsOf(tree),
+		id: id, parsed: tree, permit: p.Effect() == cedar.Permit, own: p.Annotations()[actAs] != "", scope: scopeOf(tree), reads: readsOf(tree),
 		file: s.file.name, line: s.line, ns: s.file.ns, text: strings.Clone(string(s.text())),
 	}
-	body := *tree
-	body.Principal, body.Action, body.Resource = xast.ScopeTypeAll{}, xast.ScopeTypeAll{}, xast.ScopeTypeAll{}
-	c.body = cedar.NewPolicyFromAST((*ast.Policy)(&body))
-	c.loose = loosen(c, &body)
+	c.policy = sync.OnceValue(func() *cedar.Policy { return cedar.NewPolicyFromAST((*ast.Policy)(tree)) })
+	c.body, c.quick = conditionsOnly(tree), quickTests(tree)
+	if c.loose, c.quickLoose = c.body, c.quick; c.reads != 0 {
+		c.loose, c.quickLoose = nil, nil
+		if loose := loosen(c.permit, c.reads, tree); loose != nil {
+			c.loose, c.quickLoose = conditionsOnly(loose), quickTests(loose)
+		}
+	}
 	return c
+}
+
+// conditionsOnly makes a policy of the conditions of one, when it is needed.
+func conditionsOnly(tree *xast.Policy) func() *cedar.Policy {
+	return sync.OnceValue(func() *cedar.Policy {
+		body := *tree
+		body.Principal, body.Action, body.Resource = xast.ScopeTypeAll{}, xast.ScopeTypeAll{}, xast.ScopeTypeAll{}
+		return cedar.NewPolicyFromAST((*ast.Policy)(&body))
+	})
 }

@@ -2,8 +2,8 @@
 // and answer, and out of what the world outside answers to them.
 //
 // A Set knows each value as it is, in base64 (of both alphabets, at every alignment, so within a longer encoded text too), in
-// hex, URL-encoded and escaped for JSON; of a value of several lines, such as a private key, each long line by itself. What is
-// found is replaced by [redacted].
+// hex, URL-encoded, and escaped for JSON and HTML; of an address such as that of a database its password too; of a value of several
+// lines, such as a private key, each long line by itself. What is found is replaced by [redacted].
 //
 // It is the last of several walls and no proof: a function that wants to give a value away can write it backwards. Values
 // shorter than MinLength are not looked for, since they would be found in ordinary words.
@@ -18,6 +18,7 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/hex"
+	"html"
 	"io"
 	"net/url"
 	"slices"
@@ -39,6 +40,8 @@ const (
 	minLine = 16
 	// maxLines bounds the lines of one value that are.
 	maxLines = 256
+	// maxNested is how often a value is escaped for JSON, one in the other: a function's reply may hold a text that is JSON with a text in it.
+	maxNested = 3
 )
 
 // Set is what is looked for. It is immutable and safe for concurrent use; the nil Set looks for nothing.
@@ -76,7 +79,7 @@ func (s *Set) GoString() string { return Mask }
 
 func (s *Set) addValue(v []byte) {
 	trimmed := bytes.TrimSpace(v) // as it is used: files end in a line break
-	for _, part := range [][]byte{v, trimmed} {
+	for _, part := range [][]byte{v, trimmed, passwordOf(trimmed)} {
 		if len(part) >= MinLength {
 			s.addForms(part)
 		}
@@ -89,6 +92,20 @@ func (s *Set) addValue(v []byte) {
 	}
 }
 
+// passwordOf returns the password in an address such as postgres://user:password@host/database: a database is told that alone, and may
+// repeat it.
+func passwordOf(v []byte) []byte {
+	if !bytes.Contains(v, []byte("://")) {
+		return nil
+	}
+	u, err := url.Parse(string(v))
+	if err != nil {
+		return nil
+	}
+	password, _ := u.User.Password()
+	return []byte(password)
+}
+
 func (s *Set) addForms(v []byte) {
 	s.add(v)
 	for shift := range 3 {
@@ -99,16 +116,18 @@ func (s *Set) addForms(v []byte) {
 	lower := hex.EncodeToString(v)
 	s.add([]byte(lower))
 	s.add([]byte(strings.ToUpper(lower)))
-	for _, escaped := range []string{url.QueryEscape(string(v)), url.PathEscape(string(v)), escapeAll(v)} {
+	for _, escaped := range []string{url.QueryEscape(string(v)), url.PathEscape(string(v)), escape(v, ""), escape(v, "-_.!~*'()")} {
 		s.add([]byte(escaped))
 		s.add([]byte(lowerEscapes(escaped)))
 	}
-	if quoted, err := jsontext.AppendQuote(nil, v); err == nil {
-		s.add(quoted[1 : len(quoted)-1])
+	for _, r := range []*strings.Replacer{ofNothing, ofHTML, ofSlashes, ofBoth} {
+		text := escapeJSON(v, r)
+		for range maxNested {
+			s.add(text)
+			text = escapeJSON(text, ofNothing)
+		}
 	}
-	for _, r := range []*strings.Replacer{ofHTML, ofSlashes, ofBoth} {
-		s.add(escapeJSON(v, r))
-	}
+	s.add([]byte(html.EscapeString(string(v)))) // as on a page that says what is wrong
 }
 
 // aligned returns the characters of the encoding of shift bytes and v that v alone determines.
@@ -118,13 +137,13 @@ func aligned(enc *base64.Encoding, v []byte, shift int) []byte {
 	return text[first : (shift+len(v))*8/6]
 }
 
-// escapeAll is percent-encoding of everything but letters and digits.
-func escapeAll(v []byte) string {
+// escape is percent-encoding of everything but letters, digits and what is kept: of "-_.!~*'()" by encodeURIComponent.
+func escape(v []byte, kept string) string {
 	const digits = "0123456789ABCDEF"
 	out := make([]byte, 0, 3*len(v))
 	for _, c := range v {
 		switch {
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', strings.IndexByte(kept, c) >= 0:
 			out = append(out, c)
 		default:
 			out = append(out, '%', digits[c>>4], digits[c&15])
@@ -147,6 +166,7 @@ func lowerEscapes(s string) string {
 
 // What encoders of JSON escape besides what they have to.
 var (
+	ofNothing = strings.NewReplacer()
 	ofHTML    = strings.NewReplacer("<", `\u003c`, ">", `\u003e`, "&", `\u0026`)
 	ofSlashes = strings.NewReplacer("/", `\/`)
 	ofBoth    = strings.NewReplacer("<", `\u003c`, ">", `\u003e`, "&", `\u0026`, "/", `\/`)
@@ -251,6 +271,22 @@ func (s *Set) Text(text string) string {
 		return text
 	}
 	return string(s.Bytes([]byte(text)))
+}
+
+// Cut is Text for a text whose end may have been cut off: of a value that begins there and is not whole, what is there goes too.
+func (s *Set) Cut(text string) string {
+	if s == nil {
+		return text
+	}
+	text = s.Text(text)
+	body := strings.TrimSuffix(strings.TrimSuffix(text, "…"), "\uFFFD") // what stands where it was cut
+	b := []byte(body)
+	for i := max(0, len(b)-head); i+MinLength <= len(b); i++ { // of what is longer, the head is enough for Text
+		if s.begins(b[i:], s.byHash[hash(b[i:])]) {
+			return body[:i] + Mask + text[len(body):]
+		}
+	}
+	return text
 }
 
 // JSON is Bytes for a JSON value: what comes out is one too. A value that is a number is replaced by the mask as a whole text.

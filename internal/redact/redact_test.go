@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"html"
 	"net/url"
 	"strings"
 	"testing"
@@ -14,6 +15,19 @@ import (
 )
 
 const secret = `hunter2/"é&p ss`
+
+// nested is the secret in JSON that is a text in JSON, so often.
+func nested(times int) string {
+	text := secret
+	for range times + 1 {
+		quoted, err := json.Marshal(text)
+		if err != nil {
+			panic(err)
+		}
+		text = string(quoted[1 : len(quoted)-1])
+	}
+	return text
+}
 
 // forms are the secret as it may come out of a function.
 func forms() map[string]string {
@@ -24,7 +38,8 @@ func forms() map[string]string {
 	out := map[string]string{
 		"plain": secret, "json": string(quoted), "hex": hex.EncodeToString([]byte(secret)),
 		"HEX": strings.ToUpper(hex.EncodeToString([]byte(secret))), "query": url.QueryEscape(secret), "path": url.PathEscape(secret),
-		"lower": strings.NewReplacer("%2F", "%2f", "%C3%A9", "%c3%a9").Replace(url.QueryEscape(secret)),
+		"lower":     strings.NewReplacer("%2F", "%2f", "%C3%A9", "%c3%a9").Replace(url.QueryEscape(secret)),
+		"component": `hunter2%2F%22%C3%A9%26p%20ss`, "html": html.EscapeString(secret), "json in json": nested(1), "json in json in json": nested(2),
 		"url64": base64.URLEncoding.EncodeToString([]byte(secret)), "raw64": base64.RawStdEncoding.EncodeToString([]byte(secret)),
 	}
 	for i := range 3 {
@@ -45,6 +60,34 @@ func TestForms(t *testing.T) {
 		if len(got)-len("before  after")-len(redact.Mask) > 14 {
 			t.Errorf("%s: too much is left: %q", name, got)
 		}
+	}
+}
+
+// TestCutOff has a text end within a value, as long ones do.
+func TestCutOff(t *testing.T) {
+	t.Parallel()
+	const value = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-abcdefghijklmnopqrstuvwxyz"
+	s := redact.New([]byte(value))
+	for n := redact.MinLength; n <= len(value); n++ {
+		for _, end := range []string{"", "…", "\uFFFD"} {
+			if got, want := s.Cut("x: "+value[:n]+end), "x: "+redact.Mask+end; got != want {
+				t.Errorf("Cut after %d bytes = %q, want %q", n, got, want)
+			}
+		}
+	}
+	for _, text := range []string{"", "abcde", "x: abcde…", "abcdefgh is in the middle"} {
+		if got := s.Cut(text); got != text {
+			t.Errorf("Cut(%q) = %q", text, got)
+		}
+	}
+}
+
+// TestPasswordOfAddress is that of a database, which is told it without the rest of the address.
+func TestPasswordOfAddress(t *testing.T) {
+	t.Parallel()
+	s := redact.New([]byte("postgres://u:p%40ss%2Fword@db/x\n"))
+	if got := s.Text("the password p@ss/word is wrong"); got != "the password [redacted] is wrong" {
+		t.Errorf("Text = %q", got)
 	}
 }
 

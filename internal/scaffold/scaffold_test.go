@@ -13,6 +13,7 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"sallyport/internal/bundle"
+	"sallyport/internal/editor"
 	"sallyport/internal/ident"
 	"sallyport/internal/manifest"
 	"sallyport/internal/problem"
@@ -37,7 +38,7 @@ func write(t *testing.T) string {
 		names = append(names, filepath.ToSlash(rel))
 	}
 	slices.Sort(names)
-	want := []string{".gitignore", "app.schema.json", "app.toml", "events/greeting.json", "hello.ts", "sallyport.d.ts", "schemas/greeting.requested.json", "tsconfig.json"}
+	want := []string{".gitignore", "app.schema.json", "app.toml", "app.types.d.ts", "events/greeting.json", "hello.ts", "sallyport.d.ts", "schemas/greeting.requested.json", "tsconfig.json"}
 	if diff := cmp.Diff(want, names); diff != "" {
 		t.Errorf("files (-want +got):\n%s", diff)
 	}
@@ -73,9 +74,11 @@ func TestWriteMakesAnAppThatLoads(t *testing.T) {
 			t.Errorf("the handler may publish %s and does not:\n%s", typ, code)
 		}
 	}
-	types, err := os.ReadFile(filepath.Join(dir, "sallyport.d.ts"))
-	if err != nil || !strings.Contains(string(types), "export type Handler") {
-		t.Errorf("sallyport.d.ts has no Handler (%v)", err)
+	for _, f := range editor.Files(app) {
+		text, err := os.ReadFile(filepath.Join(dir, f.Name))
+		if diff := cmp.Diff(f.Text, string(text)); err != nil || diff != "" {
+			t.Errorf("%s is not what sallyport function types writes: %v\n%s", f.Name, err, diff)
+		}
 	}
 }
 
@@ -195,6 +198,11 @@ func TestEditorSchemaFollowsTheParser(t *testing.T) {
 		grantOf + ".http = \"https://a\"\n" + grantOf:             s.Definitions["grant_http"].Properties,
 		grantOf + ".http = \"https://a\"\n" + grantOf + ".limits": s.Definitions["grant_limits"].Properties,
 		grantOf + ".http = \"https://a\"\n" + grantOf + ".auth":   s.Definitions["http_auth"].Properties,
+		grantOf + ".kv = \"a\"\n" + grantOf:                       s.Definitions["grant_kv"].Properties,
+		grantOf + ".blob = \"a\"\n" + grantOf:                     s.Definitions["grant_blob"].Properties,
+		grantOf + ".secret = \"secret:a\"\n" + grantOf:            s.Definitions["grant_secret"].Properties,
+		grantOf + ".invoke = \"a\"\n" + grantOf:                   s.Definitions["grant_invoke"].Properties,
+		grantOf + ".identity.audience = \"a\"\n" + grantOf:        s.Definitions["grant_identity"].Properties,
 		"subscriptions.a":        s.Definitions["subscription"].Properties,
 		"subscriptions.a.filter": s.Definitions["filter"].Properties,
 		"subscriptions.a.retry":  s.Definitions["retry"].Properties,

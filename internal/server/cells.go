@@ -165,14 +165,11 @@ func (s *server) openInProcess(ctx context.Context) error {
 	return nil
 }
 
-// modeDev is the mode of a server that `sallyport dev` runs.
-const modeDev = "dev"
-
 // prepareScripts has what all scripts share compiled before the first is saved, where somebody is writing one: it takes a
 // second or two, once for this version of the program. The function it returns waits for the end of it.
 func (s *server) prepareScripts(ctx context.Context, engine *cell.Engine) (wait func()) {
 	var background sync.WaitGroup
-	if s.cfg.Mode != modeDev {
+	if s.cfg.Mode != ModeDev {
 		return background.Wait
 	}
 	ctx, stop := context.WithCancel(ctx)

@@ -23,7 +23,7 @@ const (
 // sealer seals values; keyring.Sealer is one.
 type sealer interface {
 	Seal(dst, plaintext, aad []byte) ([]byte, error)
-	Open(dst, sealed, aad []byte) ([]byte, error)
+	OpenInPlace(sealed, aad []byte) ([]byte, error)
 }
 
 // codeCache keeps compiled code in files, each sealed under its key: what somebody has changed, or put
@@ -55,7 +55,7 @@ func (c *codeCache) Get(key string) []byte {
 	if err != nil {
 		return nil
 	}
-	value, err := c.sealer.Open(make([]byte, 0, len(sealed)), sealed, []byte(key))
+	value, err := c.sealer.OpenInPlace(sealed, []byte(key))
 	if err != nil {
 		c.log.Warn("compiled code does not open and is made again", "file", path, "error", err)
 		return nil

@@ -11,6 +11,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"sallyport/internal/grant"
+	"sallyport/internal/grant/blobgrant"
 	"sallyport/internal/grant/httpgrant"
 	"sallyport/internal/grant/identitygrant"
 	"sallyport/internal/grant/kvgrant"
@@ -18,19 +19,22 @@ import (
 	"sallyport/internal/grant/sqlgrant"
 	"sallyport/internal/grant/sqlgrant/sealedfile"
 	"sallyport/internal/ident"
+	"sallyport/internal/keyring"
 	"sallyport/internal/manifest"
 	"sallyport/internal/meter"
 	"sallyport/internal/problem"
+	"sallyport/internal/redact"
 )
 
 // grants returns what the doors of functions are made of: the one place that says which kinds of grants this server has.
 func (s *server) grants() grant.Config {
-	return grant.Config{
+	cfg := grant.Config{
 		Kinds: grant.Registry{
 			manifest.KindInvoke:   grant.Invokes(s.spaces),
 			manifest.KindSecret:   secretgrant.Kind{Secrets: s.secrets},
 			manifest.KindHTTP:     httpgrant.Kind{},
 			manifest.KindKV:       s.kv,
+			manifest.KindBlob:     s.blobs,
 			manifest.KindSQL:      sqlgrant.New(s.databases),
 			manifest.KindIdentity: identitygrant.Kind{Mint: s.mint},
 		},
@@ -38,6 +42,61 @@ func (s *server) grants() grant.Config {
 		Gate:    s.spaces,
 		Used:    s.spaces.usedGrant,
 		Logger:  s.log,
+	}
+	if d := s.cfg.Doubles; d != nil {
+		d.RedactBy(s.redactUse)
+		cfg.Stand = d
+		cfg.Used = func(u grant.Used) {
+			s.spaces.usedGrant(u)
+			d.Used(context.Background(), &u)
+		}
+	}
+	return cfg
+}
+
+// redactUse takes the secrets of a function out of what is recorded of its uses. What cannot be looked at is not recorded.
+func (s *server) redactUse(ctx context.Context, ns ident.Namespace, function ident.FunctionName, text []byte) []byte {
+	f, err := s.deployer.State(ns).Function(function)
+	if err == nil {
+		var set *redact.Set
+		if set, err = s.redactor(ns)(ctx, f); err == nil {
+			return set.JSON(text)
+		}
+	}
+	s.log.ErrorContext(ctx, "look up what is to be hidden of a use", "function", string(function), "error", err)
+	return []byte(`{}`)
+}
+
+// blobsName is the folder of the content of blobs in the data directory; it has one folder for each namespace.
+const blobsName = "blobs"
+
+// blobBucketName returns what the store calls the names in a bucket of blobs; no namespace has a dot in its name.
+func blobBucketName(ns ident.Namespace, name string) string { return "blob-" + string(ns) + "." + name }
+
+// openBlobs opens the buckets of blobs: content in files of the data directory, names in the store, all of it sealed.
+func (s *server) openBlobs() (err error) {
+	s.blobs, err = blobgrant.New(blobgrant.Config{
+		Dir:   filepath.Join(s.dir, blobsName),
+		Space: s.engine.Room,
+		Admit: func(_ context.Context, ns ident.Namespace, n int64) error { return s.registry.Keep(ns, n) },
+		Open: func(ctx context.Context, ns ident.Namespace, name string) (blobgrant.Place, error) {
+			sealer, err := s.keys.Sealer(ctx, ns, "blob")
+			if err != nil {
+				return blobgrant.Place{}, err
+			}
+			bucket, err := s.engine.Bucket(ctx, blobBucketName(ns, name), sealer)
+			return blobgrant.Place{Names: bucket, Sealer: sealer, Hide: hider(sealer, name)}, err
+		},
+		Logger: s.log,
+	})
+	return err
+}
+
+// hider returns what makes of a key in a bucket a digest under the sealer's key.
+func hider(sealer *keyring.Sealer, bucket string) func(key string) string {
+	return func(key string) string {
+		digest := sealer.MACStrings(bucket, key)
+		return hex.EncodeToString(digest[:])
 	}
 }
 
@@ -54,11 +113,7 @@ func (s *server) kvBucket(ctx context.Context, ns ident.Namespace, name string) 
 		return nil, nil, err
 	}
 	bucket, err := s.engine.Bucket(ctx, kvBucketName(ns, name), sealer)
-	hide := func(key string) string {
-		digest := sealer.MACStrings(name, key)
-		return hex.EncodeToString(digest[:])
-	}
-	return bucket, hide, err
+	return bucket, hider(sealer, name), err
 }
 
 // openDatabases opens the SQLite databases of functions, sealed, in the data directory.
@@ -80,6 +135,11 @@ func (s *server) openDatabases() (err error) {
 // MayUse implements grant.Gate.
 func (x *spaces) MayUse(ctx context.Context, q *grant.Question) error {
 	return x.intake.MayUse(ctx, q)
+}
+
+// MayInvoke implements grant.Invoker.
+func (x *spaces) MayInvoke(ctx context.Context, c *grant.Caller, function ident.FunctionName) error {
+	return x.intake.MayCall(ctx, c, function)
 }
 
 // InvokeFor implements grant.Invoker: the call is an event, whose outcome is waited for.
@@ -115,7 +175,7 @@ func (x *spaces) usedGrant(u grant.Used) {
 		return // the namespace is being closed
 	}
 	k := meter.UseKey{Function: u.Caller.Function, Revision: u.Caller.Revision, Grant: u.Caller.Grant, Kind: u.Kind}
-	sp.uses.Record(k, time.Now(), meter.Use{Failed: u.Code != "", Took: u.Took, In: u.In, Out: u.Out})
+	sp.uses.Record(k, time.Now(), meter.Use{Failed: u.Code != "", Denied: u.Err != nil && problem.From(u.Err).Kind == problem.Denied, Took: u.Took, In: u.In, Out: u.Out})
 }
 
 // lastUsed returns when a function used a grant last, as far as it is known.

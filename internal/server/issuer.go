@@ -6,6 +6,7 @@ import (
 	"net"
 	"time"
 
+	"sallyport/api"
 	"sallyport/internal/ident"
 	"sallyport/internal/issuer"
 )
@@ -47,4 +48,38 @@ func (s *server) announceIssuer(addr net.Addr) error {
 // mint makes an identity token for a revision of a function.
 func (s *server) mint(ctx context.Context, ns ident.Namespace, fn ident.FunctionName, revision int, audience string) (string, time.Time, error) {
 	return s.issuer.Token(ctx, issuer.Caller{Namespace: ns, Function: fn, Revision: revision}, audience)
+}
+
+// ownIssuer is the issuer of a server that may take its own tokens, as those of any issuer that its settings name.
+type ownIssuer struct{ s *server }
+
+// Status returns what is published.
+func (o ownIssuer) Status() *api.Issuer {
+	url, keys := o.s.issuer.Status()
+	out := &api.Issuer{URL: url, Keys: []api.IssuerKey{}}
+	for i := range keys {
+		k := &keys[i]
+		one := api.IssuerKey{ID: k.ID, State: string(k.State), Created: k.Created}
+		if !k.Until.IsZero() {
+			one.Until = &k.Until
+		}
+		out.Keys = append(out.Keys, one)
+	}
+	return out
+}
+
+// Rotate makes a new key. What a revoked one signed is refused here at once, and not when the published keys are read again.
+func (o ownIssuer) Rotate(ctx context.Context, how api.IssuerRotation) (*api.Issuer, error) {
+	revoked, err := o.s.issuer.Rotate(ctx, how.RevokeOld)
+	if err != nil {
+		return nil, err
+	}
+	out := o.Status()
+	out.Revoked = revoked
+	for _, is := range o.s.issuers {
+		if is.URL() == out.URL {
+			is.Revoke(revoked...)
+		}
+	}
+	return out, nil
 }

@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"sallyport/api"
+	"sallyport/internal/access"
 	"sallyport/internal/deploy"
 	"sallyport/internal/eventlog"
 	"sallyport/internal/ident"
@@ -67,6 +68,18 @@ func (s *server) Ensure(ctx context.Context, ns ident.Namespace) error {
 	return s.registry.Ensure(ctx, ns)
 }
 
+// approvalDemanded reports whether a second principal has to approve what functions of ns gain.
+func (s *server) approvalDemanded(ns ident.Namespace) bool { return s.registry.Approvals(ns) }
+
+// sender returns what is kept of whoever applies an app, with what waits for an approval.
+func (s *server) sender(ctx context.Context) (string, error) {
+	p := access.PrincipalOf(ctx)
+	if p == nil {
+		return "", errors.New("nobody is known to have applied the app")
+	}
+	return s.guard.Keep(ctx, p)
+}
+
 // mayHold returns a problem when the apps of a namespace may not hold so much.
 func (s *server) mayHold(ns ident.Namespace, h deploy.Held) error {
 	return s.registry.Allow(ns,
@@ -75,7 +88,7 @@ func (s *server) mayHold(ns ident.Namespace, h deploy.Held) error {
 		namespace.Quota{Name: namespace.ModuleBytes, Want: h.ModuleBytes})
 }
 
-// measure returns what a namespace holds of events.
+// measure returns what a namespace holds of events, and with them of blobs.
 func (s *server) measure(ns ident.Namespace) (namespace.Measure, error) {
 	sp, err := s.spaces.get(ns)
 	if err != nil {
@@ -84,7 +97,7 @@ func (s *server) measure(ns ident.Namespace) (namespace.Measure, error) {
 	// The balance first: events accepted between the two reads then count as pending.
 	b := sp.Dispatch.Balance()
 	st, err := sp.Log.Stats(context.Background())
-	return namespace.Measure{Pending: int64(st.Accepted) - b.Done - b.Dead, StoredBytes: st.Bytes}, err
+	return namespace.Measure{Pending: int64(st.Accepted) - b.Done - b.Dead, StoredBytes: st.Bytes + s.blobs.Stored(ns)}, err
 }
 
 // use returns what of each quota a namespace uses.
@@ -189,6 +202,7 @@ func (s *server) removeNamespace(ctx context.Context, ns ident.Namespace) error 
 		func() error { return eventlog.Delete(ctx, s.engine, ns, namespaceJournals()...) },
 		func() error { return s.clearBuckets(ctx, ns) },
 		func() error { s.kv.Forget(ns); return s.databases.Remove(ns) },
+		func() error { return s.blobs.Remove(ns) },
 		func() error { return os.RemoveAll(filepath.Join(s.dir, indexName, string(ns))) },
 		func() error { return s.decisions.RemoveNamespace(ctx, ns) },
 		func() error { s.metrics.Forget(string(ns)); return nil },
@@ -203,9 +217,13 @@ func (s *server) removeNamespace(ctx context.Context, ns ident.Namespace) error 
 
 // clearBuckets empties the buckets of a namespace. Nothing in them can be opened, and no key is made for it.
 func (s *server) clearBuckets(ctx context.Context, ns ident.Namespace) error {
-	names, err := s.engine.BucketNames(ctx, kvBucketName(ns, "")) // those of functions
-	if err != nil {
-		return err
+	var names []string
+	for _, prefix := range []string{kvBucketName(ns, ""), blobBucketName(ns, "")} { // those of functions
+		found, err := s.engine.BucketNames(ctx, prefix)
+		if err != nil {
+			return err
+		}
+		names = append(names, found...)
 	}
 	for _, name := range namespaceBuckets() {
 		names = append(names, name+"-"+string(ns))

@@ -29,6 +29,8 @@ import (
 	"sallyport/internal/access"
 	"sallyport/internal/deploy"
 	"sallyport/internal/event"
+	"sallyport/internal/grant/blobgrant"
+	"sallyport/internal/grant/double"
 	"sallyport/internal/grant/kvgrant"
 	"sallyport/internal/grant/sqlgrant"
 	"sallyport/internal/httpapi"
@@ -62,10 +64,16 @@ const (
 // same time and take up to six seconds; both together stay under the ten that stopping may take.
 const requestGrace = 4 * time.Second
 
+// How a server runs, as status shows it.
+const (
+	ModeServer = "server"
+	ModeDev    = "dev"
+)
+
 // Config says how a server runs.
 type Config struct {
 	Settings *manifest.Server
-	Mode     string // "server" or "dev", as status shows it
+	Mode     string // ModeServer or ModeDev, as status shows it
 	Version  string
 	// Log gets the server's log.
 	Log io.Writer
@@ -76,6 +84,11 @@ type Config struct {
 	// WorkerArgs have this program call Work. Without them functions run in this process, whatever the
 	// settings say: it is for who runs a server in a program of another kind.
 	WorkerArgs []string
+	// Doubles, when set, stands in for what is behind the doors of grants. Only a server of ModeDev runs with it.
+	Doubles *double.Stand
+	// InvokeEvents lets an invocation be a whole event, of any type: a test gives its function the event it is written for.
+	// Only a server of ModeDev runs with it.
+	InvokeEvents bool
 	// DebugSocket, when set, is a Unix socket that serves profiles to its owner.
 	DebugSocket string
 }
@@ -91,6 +104,7 @@ type server struct {
 	keys      *keyring.Keyring
 	databases *sqlgrant.Files
 	kv        *kvgrant.Kind
+	blobs     *blobgrant.Kind
 	cells     cells
 	deployer  *deploy.Deployer
 	guard     *access.Guard
@@ -112,6 +126,9 @@ type server struct {
 // Run runs a server until ctx ends, then stops it in order: no more events are taken, those under way
 // are settled or left for the next start, everything is closed. It takes at most ten seconds.
 func Run(ctx context.Context, cfg Config) (err error) {
+	if cfg.Mode != ModeDev && (cfg.Doubles != nil || cfg.InvokeEvents) {
+		return errors.New("BUG: a server runs with doubles of grants")
+	}
 	log, err := telemetry.Logger(cfg.Log, cfg.Settings.Log.Format, cfg.Settings.Log.Level)
 	if err != nil {
 		return fmt.Errorf("configure log: %w", err)
@@ -165,6 +182,9 @@ func (s *server) open(ctx context.Context) error {
 	}
 	s.kv = kvgrant.New(kvgrant.Config{Open: s.kvBucket})
 	if err := s.openDatabases(); err != nil {
+		return err
+	}
+	if err := s.openBlobs(); err != nil {
 		return err
 	}
 	if err := s.openCells(ctx); err != nil {
@@ -232,6 +252,7 @@ func (s *server) openAccess(ctx context.Context) error {
 		return err
 	}
 	s.guard.KeepIn(callers)
+	s.guard.OwnIssuer(func() string { return s.issuer.URL() })
 	if s.who, err = s.newIdentifier(); err != nil {
 		return err
 	}
@@ -279,7 +300,12 @@ func (s *server) openSpaces(ctx context.Context) error {
 		return s.deployer.Close()
 	})
 	s.later(s.spaces.close)
+	approvals, err := s.bucket(ctx, "", "approvals")
+	if err != nil {
+		return err
+	}
 	s.deployer, err = deploy.New(ctx, deploy.Config{
+		Approvals: approvals, ApprovalDemanded: s.approvalDemanded, Authority: s.sender,
 		Apps: apps, Blobs: blobs, Namespaces: s, Within: s.mayHold, Memory: s.cfg.Settings.Cells.Memory, Engine: s.cells.engine, End: s.spaces.end,
 		Grants: s.grants(), LastUsed: s.spaces.lastUsed, Logger: s.log, CheckSecrets: s.checkSecrets,
 	})
@@ -321,10 +347,10 @@ func (s *server) serve(ctx context.Context) error {
 	s.certs.Store(certs)
 	limits := event.DefaultLimits()
 	limits.EventBytes, limits.BatchBytes, limits.BatchEvents = settings.Limits.EventBytes, settings.Limits.BatchBytes, settings.Limits.BatchEvents
-	handler, err := httpapi.New(httpapi.Config{Limits: limits, Requests: settings.Limits.Requests}, httpapi.Deps{
+	handler, err := httpapi.New(httpapi.Config{Limits: limits, Requests: settings.Limits.Requests, InvokeEvents: s.cfg.InvokeEvents}, httpapi.Deps{
 		Identifier: s.who, Guard: s.guard, Decisions: s.decisions, Policies: s.policies, Intake: s.spaces.intake, Deployer: s.deployer, Secrets: s.secrets, Rotate: s.rotator.Wake, Space: s.spaces.open,
 		Namespaces: s.namespaces(),
-		Status:     s.status, Ready: s.ready, Metrics: s.metrics.Handler(), Published: s.issuer.Published, Refused: s.metrics.Refused, Logger: s.log,
+		Status:     s.status, Ready: s.ready, Metrics: s.metrics.Handler(), Published: s.issuer.Published, Issuer: ownIssuer{s}, Refused: s.metrics.Refused, Logger: s.log,
 	})
 	if err != nil {
 		return err

@@ -18,6 +18,7 @@ import (
 
 	"sallyport/api"
 	"sallyport/client"
+	"sallyport/internal/grant/double"
 	"sallyport/internal/manifest"
 	"sallyport/internal/problem"
 	"sallyport/internal/server"
@@ -270,4 +271,25 @@ func code(p *client.Problem) string {
 		return ""
 	}
 	return p.Code
+}
+
+// TestNoDoublesInProduction: a server refuses to run with stand-ins for what grants reach, and with invocations that are whole events.
+func TestNoDoublesInProduction(t *testing.T) {
+	t.Parallel()
+	for name, change := range map[string]func(*server.Config){
+		"doubles": func(c *server.Config) { c.Doubles = double.New(double.Config{}) },
+		"events":  func(c *server.Config) { c.InvokeEvents = true },
+	} {
+		for _, mode := range []string{server.ModeServer, "", "something else"} {
+			dir := filepath.Join(t.TempDir(), "data")
+			cfg := server.Config{Settings: settings(dir), Mode: mode, Log: io.Discard, OnReady: func(api.Ready) { t.Errorf("%s: a server of mode %q runs", name, mode) }}
+			change(&cfg)
+			if err := server.Run(t.Context(), cfg); err == nil {
+				t.Errorf("%s: Run of mode %q = nil", name, mode)
+			}
+			if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("%s: the server began with its data: %v", name, err)
+			}
+		}
+	}
 }

@@ -57,7 +57,7 @@ func (x *spaces) open(ns ident.Namespace) (*httpapi.Space, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &httpapi.Space{Log: sp.Log, Dispatch: sp.Dispatch, Lines: sp.Lines, Usage: sp.meter}, nil
+	return &httpapi.Space{Log: sp.Log, Dispatch: sp.Dispatch, Lines: sp.Lines, Usage: sp.meter, Grants: sp.uses}, nil
 }
 
 // get returns the space of a namespace that exists.

@@ -54,7 +54,8 @@ export interface FailOptions {
   retryAfter?: number;
 }
 
-export interface Context {
+/** What a handler is called with. `Handler` of `app.types.d.ts`, which "sallyport function types" writes, knows the grants by their names. */
+export interface Context<Grants = { readonly [name: string]: any }, Publishes extends string = string> {
   /** Which try at this delivery it is, from 1. */
   readonly attempt: number;
   /** When the invocation is stopped, in milliseconds since 1970. */
@@ -62,9 +63,9 @@ export interface Context {
   /** Writes to the function log; `console` does too. */
   readonly log: Log;
   /** Publishes an event when the handler succeeds. */
-  publish(type: string, data?: unknown, options?: Omit<NewEvent, "type" | "data">): void;
+  publish(type: Publishes, data?: unknown, options?: Omit<NewEvent, "type" | "data">): void;
   /** The function's grants by their names in app.toml, but for those of kind publish. What each has depends on its kind: see `HttpGrant`, `InvokeGrant`. */
-  readonly grants: { readonly [name: string]: any };
+  readonly grants: Grants;
   /** An error that says how to go on: `throw new ctx.Fail("busy", { retryAfter: 30 })`. */
   readonly Fail: new (message?: string, options?: FailOptions & ErrorOptions) => Error & FailOptions;
 }
@@ -76,6 +77,9 @@ export interface Grant {
   call(op: string, request?: unknown, body?: ArrayBufferView | ArrayBuffer): Promise<{ value: any; body?: Uint8Array }>;
 }
 
+/** A parameter of a statement. */
+export type SQLValue = Json | undefined | bigint | ArrayBufferView | ArrayBuffer;
+
 /** What a statement of a grant of kind sql gives. bigint and numeric columns of PostgreSQL are texts, bytes are texts in base64. */
 export interface SQLResult<Row = any> {
   rows: Row[];
@@ -84,37 +88,101 @@ export interface SQLResult<Row = any> {
 }
 
 /** A grant of kind sql: its statements by their names, and a transaction of several, all or none. */
-export type SQLGrant<Statements extends string = string> = Grant & {
-  transaction(statements: { query: Statements; params?: unknown[] }[]): Promise<SQLResult[]>;
-} & { [S in Statements]: (...params: any[]) => Promise<any> };
+export type SQLGrant<Statements extends { [S in keyof Statements]: SQLValue[] } = { [name: string]: any[] }> = Grant & {
+  transaction(statements: SQLStatement<Statements>[]): Promise<SQLResult[]>;
+} & { readonly [S in keyof Statements]: (...params: Statements[S]) => Promise<SQLResult> };
+type SQLStatement<Statements extends { [S in keyof Statements]: SQLValue[] }> = {
+  [S in keyof Statements]: { query: S } & ([] extends Statements[S] ? { params?: Statements[S] } : { params: Statements[S] });
+}[keyof Statements];
 
-/** A grant of kind kv. A value is what JSON holds, or bytes. A version is of one value of a key, and never used again. */
-export interface KVGrant<Value = any> extends Grant {
+/** What of a grant of kind kv only reads. */
+export interface KVReader<Value = any> extends Grant {
+  readonly kind: "kv";
   get(key: string): Promise<Value | null>;
   entry(key: string): Promise<{ value: Value; version: number; expires?: string } | null>;
-  /** Returns the version. `ttl` is in seconds. */
-  set(key: string, value: Value, options?: { ttl?: number }): Promise<number>;
-  /** Replaces the value of that version; 0 is that there is none. `version` of the answer is what there is now. */
-  compareAndSet(key: string, version: number, value: Value, options?: { ttl?: number }): Promise<{ set: boolean; version: number }>;
-  delete(key: string, options?: { version?: number }): Promise<boolean>;
-  increment(key: string, by?: number, options?: { ttl?: number }): Promise<number>;
   list(options?: { prefix?: string; after?: string; limit?: number }): Promise<{
     keys: { key: string; version: number; size: number; expires?: string }[];
     after?: string;
   }>;
 }
 
-/** A grant of kind http: `const api: HttpGrant = ctx.grants.api`. */
-export interface HttpGrant extends Grant {
-  readonly kind: "http";
-  /** Sends a request. `values` takes the places of {name} in the grant's URL, and `query` holds what the grant lets the function add. */
-  fetch(init?: HttpGrantInit): Promise<Response>;
+/** A grant of kind kv. A value is what JSON holds, or bytes. A version is of one value of a key, and never used again. */
+export interface KVGrant<Value = any> extends KVReader<Value> {
+  /** Returns the version. `ttl` is in seconds. */
+  set(key: string, value: Value, options?: { ttl?: number }): Promise<number>;
+  /** Replaces the value of that version; 0 is that there is none. `version` of the answer is what there is now. */
+  compareAndSet(key: string, version: number, value: Value, options?: { ttl?: number }): Promise<{ set: boolean; version: number }>;
+  delete(key: string, options?: { version?: number }): Promise<boolean>;
+  increment(key: string, by?: number, options?: { ttl?: number }): Promise<number>;
 }
 
-export interface HttpGrantInit extends FetchInit {
-  values?: Record<string, string | number | boolean>;
-  query?: URLSearchParams | Record<string, Scalar | Scalar[]> | [string, Scalar][];
+/** What a grant of kind blob keeps: content under a name. A version is of one content of a name, and never used again. */
+export interface BlobInfo {
+  /** "sha256:" and 64 hexadecimal digits. */
+  digest: string;
+  size: number;
+  version: number;
+  /** RFC 3339. */
+  expires?: string;
 }
+
+/** An object, in parts, as it was when it was opened: when it is replaced meanwhile, the next part is rejected with `grant.blob_changed`. */
+export interface BlobStream extends AsyncGenerator<Uint8Array, void, void>, Readonly<BlobInfo> {}
+
+/** What of a grant of kind blob only reads. */
+export interface BlobReader extends Grant {
+  readonly kind: "blob";
+  /** The content, or a part of it, whole in memory; null when there is none of that name. */
+  get(name: string, options?: BlobRange): Promise<Uint8Array | null>;
+  /** The content, or a part of it, of any size; null when there is none of that name. */
+  stream(name: string, options?: BlobRange): Promise<BlobStream | null>;
+  stat(name: string): Promise<BlobInfo | null>;
+  list(options?: { prefix?: string; after?: string; limit?: number }): Promise<{ objects: (BlobInfo & { name: string })[]; after?: string }>;
+}
+
+/** A grant of kind blob: `const pictures: BlobGrant = ctx.grants.pictures`. */
+export interface BlobGrant extends BlobReader {
+  /**
+   * Stores content under a name, whole or not at all. What comes in parts may be of any size: `put("x", (async function* () { … yield bytes; … })())`.
+   * `version` is that of the object to be replaced, 0 for none; `digest` what the content must have; `ttl` is in seconds.
+   */
+  put(name: string, content: BlobPart | Iterable<BlobPart> | AsyncIterable<BlobPart>, options?: { ttl?: number; version?: number; digest?: string }): Promise<BlobInfo>;
+  delete(name: string, options?: { version?: number }): Promise<boolean>;
+}
+export type BlobPart = string | ArrayBufferView | ArrayBuffer;
+export interface BlobRange {
+  offset?: number;
+  length?: number;
+  /** Rejects with `grant.blob_changed` when the object has another. */
+  version?: number;
+}
+
+/** A grant of kind secret. */
+export interface SecretGrant extends Grant {
+  readonly kind: "secret";
+  /** The value: a text, or bytes when it is none. Ask again rather than keep it: it may be rotated. */
+  value(): Promise<string | Uint8Array>;
+}
+
+/** A grant of kind identity. */
+export interface IdentityGrant extends Grant {
+  readonly kind: "identity";
+  /** A token for the audience of the grant, and when it ends. */
+  token(): Promise<{ token: string; expires: string }>;
+}
+
+/** A grant of kind http: `const api: HttpGrant = ctx.grants.api`. */
+export interface HttpGrant<Method extends string = string, Value extends string = string, Query extends string = string> extends Grant {
+  readonly kind: "http";
+  /** Sends a request. `values` takes the places of {name} in the grant's URL, and `query` holds what the grant lets the function add. */
+  fetch(...init: {} extends HttpGrantInit<Method, Value, Query> ? [init?: HttpGrantInit<Method, Value, Query>] : [init: HttpGrantInit<Method, Value, Query>]): Promise<Response>;
+}
+
+export type HttpGrantInit<Method extends string = string, Value extends string = string, Query extends string = string> = Omit<FetchInit, "method"> & {
+  method?: Method;
+} & HttpGrantValues<Value> & HttpGrantQuery<Query>;
+type HttpGrantValues<Value extends string> = [Value] extends [never] ? { values?: undefined } : string extends Value ? { values?: Record<string, Scalar> } : { values: Record<Value, Scalar> };
+type HttpGrantQuery<Query extends string> = [Query] extends [never] ? { query?: undefined } : { query?: URLSearchParams | Partial<Record<Query, Scalar | Scalar[]>> | [Query, Scalar][] };
 type Scalar = string | number | boolean;
 
 /** A grant of kind invoke: `const tax: InvokeGrant = ctx.grants.tax`. */

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -99,5 +100,90 @@ source = "other.js"
 	}
 	if a := invoke("other", `{}`); a.Status == http.StatusOK || strings.Contains(string(a.Body), "eyJ") {
 		t.Errorf("a function without the grant: %d %s", a.Status, a.Body)
+	}
+}
+
+// TestIssuerRevokeOld: on a server that takes its own functions' tokens, a revoked key is out of the published keys and its tokens are
+// refused with the answer to the command, while a function gets a good token by the new key at once; an ordinary rotation ends nothing.
+func TestIssuerRevokeOld(t *testing.T) {
+	t.Parallel()
+	data := filepath.Join(t.TempDir(), "data")
+	first := testkit.Start(t, testkit.Binary(t), data) // for the CA and a port, by which the server then names itself
+	if _, err := first.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	settings := filepath.Join(t.TempDir(), "server.toml")
+	text := fmt.Sprintf(`[identity]
+issuer = %[1]q
+[[issuers]]
+url = %[1]q
+audience = ["sts.example.com"]
+ca_file = %[2]q
+private_network = true
+principal = "service"
+[[issuers.map]]
+claim = "sub"
+value = "default/cloud"
+role = "reader"
+namespace = "default"
+`, first.Ready.URL, first.Ready.CAFile)
+	if err := os.WriteFile(settings, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := testkit.Start(t, testkit.Binary(t), data, "--listen", strings.TrimPrefix(first.Ready.URL, "https://"), "--config", settings)
+	s.Apply(t, &api.Bundle{
+		Manifest: "name = \"app\"\n[functions.cloud]\nsource = \"cloud.js\"\ngrants.cloud = { identity = { audience = \"sts.example.com\" } }\n",
+		Modules: map[string]api.Module{
+			"cloud": {Kind: api.ModuleScript, Code: []byte(`export default async (event, ctx) => await ctx.grants.cloud.token()`)},
+		},
+	})
+	token := func() string {
+		t.Helper()
+		var got struct {
+			Token string `json:"token"`
+		}
+		s.MustDo(t, http.MethodPost, "/v1/namespaces/default/functions/cloud/invoke", []byte(`{}`), "Content-Type", "application/json").Decode(t, http.StatusOK, &got)
+		return got.Token
+	}
+	status := func(token string) int {
+		return s.MustDo(t, http.MethodGet, "/v1/namespaces/default/functions", nil, "Authorization", "Bearer "+token).Status
+	}
+	rotate := func(body string, header ...string) (out api.Issuer, code int) {
+		a := s.MustDo(t, http.MethodPost, "/v1/issuer/rotate", []byte(body), append(header, "Content-Type", "application/json")...)
+		if a.Status == http.StatusOK {
+			a.Decode(t, http.StatusOK, &out)
+		}
+		return out, a.Status
+	}
+	old := token()
+	if got := status(old); got != http.StatusOK {
+		t.Fatalf("a token of the function's: %d", got)
+	}
+	if _, code := rotate(`{"revoke_old":true}`, "Authorization", "Bearer "+old); code != http.StatusForbidden {
+		t.Errorf("a function rotates the issuer: %d", code)
+	}
+	out, code := rotate(`{}`)
+	if code != http.StatusOK || len(out.Keys) != 2 || len(out.Revoked) != 0 {
+		t.Fatalf("rotate: %d %+v", code, out)
+	}
+	if _, code := rotate(`{}`); code != http.StatusConflict {
+		t.Errorf("rotate again: %d", code)
+	}
+	if got := status(old); got != http.StatusOK {
+		t.Errorf("after an ordinary rotation: %d", got)
+	}
+	before := out.Keys
+	if out, code = rotate(`{"revoke_old":true}`); code != http.StatusOK || len(out.Keys) != 1 || len(out.Revoked) != 2 {
+		t.Fatalf("revoke: %d %+v", code, out)
+	}
+	if got := status(old); got != http.StatusUnauthorized {
+		t.Errorf("a token by a revoked key: %d", got)
+	}
+	if got := status(token()); got != http.StatusOK {
+		t.Errorf("a token by the new key: %d", got)
+	}
+	keys, err := published{s.Client}.Get(t.Context(), s.Ready.URL+"/.well-known/jwks.json")
+	if err != nil || strings.Contains(string(keys.Body), before[0].ID) || strings.Contains(string(keys.Body), before[1].ID) {
+		t.Errorf("published: %s, %v", keys.Body, err)
 	}
 }

@@ -64,6 +64,8 @@ type keys struct {
 	mu      sync.Mutex
 	fetch   *fetch // under way
 	lastTry time.Time
+	// revoked are the ids of keys that are not accepted whatever the issuer publishes.
+	revoked map[string]bool
 }
 
 // fetch is one that callers wait for together.
@@ -164,18 +166,40 @@ func (k *keys) refresh(ctx context.Context, force bool) error {
 
 func (k *keys) complete(ctx context.Context, f *fetch) {
 	set, err := k.load(ctx)
+	k.mu.Lock()
 	if err == nil {
-		if before := k.current.Swap(set); before != nil && !set.holds(before) {
-			k.dropped.Add(1)
-		}
+		k.use(set)
 	} else {
 		k.failed.Add(1)
 	}
-	k.mu.Lock()
 	k.fetch = nil
 	k.mu.Unlock()
 	f.err = err
 	close(f.done)
+}
+
+// use has the keys of a set accepted from now on, but those that were revoked. k.mu is held.
+func (k *keys) use(set *keySet) {
+	set.keys = slices.DeleteFunc(set.keys, func(one key) bool { return k.revoked[one.id] })
+	if before := k.current.Swap(set); before != nil && !set.holds(before) {
+		k.dropped.Add(1)
+	}
+}
+
+// revoke has keys not accepted from now on, also when they are fetched again; the next unknown key is asked for at once.
+func (k *keys) revoke(ids []string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.revoked == nil {
+		k.revoked = map[string]bool{}
+	}
+	for _, id := range ids {
+		k.revoked[id] = true
+	}
+	k.lastTry = time.Time{}
+	if now := k.current.Load(); now != nil {
+		k.use(&keySet{keys: slices.Clone(now.keys), fetched: now.fetched})
+	}
 }
 
 // holds reports whether each key of before is in s too.

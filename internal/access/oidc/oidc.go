@@ -133,6 +133,9 @@ func (i *Issuer) Freshness() Freshness {
 // Changes returns a number that grows when a key that was accepted is not accepted any more.
 func (i *Issuer) Changes() uint64 { return i.keys.dropped.Load() }
 
+// Revoke has what keys of i signed refused from now on, by their ids, whatever i publishes.
+func (i *Issuer) Revoke(ids ...string) { i.keys.revoke(ids) }
+
 // Run keeps the keys fresh until ctx ends.
 func (i *Issuer) Run(ctx context.Context) { i.keys.run(ctx) }
 

@@ -11,6 +11,7 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"log/slog"
 	"maps"
@@ -120,6 +121,10 @@ func TestAttacks(t *testing.T) {
 		return input + "." + b64(mac.Sum(nil))
 	}
 	jwk := foreign.JWK()
+	rsaDER, err := x509.MarshalPKIXPublicKey(rsaKey.Signer.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
 	attacks := map[string]string{
 		"empty": "", "dots": "..", "one part": parts[0], "two parts": parts[0] + "." + parts[1], "no signature": parts[0] + "." + parts[1] + ".",
 		"a JWE": "eyJhbGciOiJSU0EtT0FFUCIsImVuYyI6IkEyNTZHQ00ifQ.YQ.YQ.YQ.YQ", "JSON form": `{"payload":"` + parts[1] + `","signatures":[]}`,
@@ -130,6 +135,10 @@ func TestAttacks(t *testing.T) {
 		"none":              b64([]byte(text(header(map[string]any{"alg": "none"})))) + "." + parts[1] + ".",
 		"None":              b64([]byte(text(header(map[string]any{"alg": "nOnE"})))) + "." + parts[1] + "." + parts[2],
 		"HS256 by DER":      symmetric(der),
+		"HS256 by PEM":      symmetric(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})),
+		"HS256 by RSA, DER": symmetric(rsaDER),
+		"HS256 by RSA, PEM": symmetric(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: rsaDER})),
+		"HS256 by JWK":      symmetric([]byte(text(key.JWK()))),
 		"HS256 by nothing":  symmetric(nil),
 		"no algorithm":      withHeader(map[string]any{"alg": nil}),
 		"another algorithm": withHeader(map[string]any{"alg": "ES384"}),

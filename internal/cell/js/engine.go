@@ -27,6 +27,7 @@ const (
 	fnPromiseResult
 	fnRunJob
 	fnFreeBox
+	fnFreeValue
 	fnMalloc
 	fnFree
 	fnCall
@@ -67,6 +68,7 @@ func (e export) name() string {
 		fnPromiseResult:    "qjs_promise_result",
 		fnRunJob:           "qjs_execute_pending_job",
 		fnFreeBox:          "qjs_free_value",
+		fnFreeValue:        "JS_FreeValue",
 		fnMalloc:           "wasm_malloc",
 		fnFree:             "wasm_free",
 		fnCall:             "JS_Call",

@@ -15,6 +15,8 @@ import (
 
 	"github.com/tetratelabs/wazero"
 	wasm "github.com/tetratelabs/wazero/api"
+
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // preludeName is what stack traces call the prelude; Frames leaves it out.
@@ -84,6 +86,7 @@ func hostFunctionTable() []hostFunction {
 		{'e', "encode", hostEncode},
 		{'g', "grants", hostGrants},
 		{'h', "digest", hostDigest},
+		{'k', "get", hostGet},
 		{'l', "log", hostLog},
 		{'p', "elapsed", hostElapsed},
 		{'r', "random", hostRandom},
@@ -251,6 +254,40 @@ func hostUse(ctx context.Context, vm *VM, args arguments) (value, error) {
 		}
 	}
 	return vm.integer(int32(vm.host.Use(string(texts[0]), string(texts[1]), texts[2], body))), nil
+}
+
+// hostGet is get(grant, key), the use "get" of a grant with {"key": key}: it returns the value of the answer's JSON when that is there at once, the
+// number of the use when it is not, and undefined for a key that is no text of Unicode, of which nothing was begun. An answer is an object or null here,
+// so it is not mistaken for a number.
+func hostGet(ctx context.Context, vm *VM, args arguments) (value, error) {
+	var grant string
+	err := vm.text(ctx, args.at(0), func(_ uint32, text []byte) error {
+		grant = string(text)
+		return nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	var request []byte
+	err = vm.text(ctx, args.at(1), func(_ uint32, text []byte) error {
+		quoted, err := jsontext.AppendQuote(append(make([]byte, 0, len(text)+16), `{"key":`...), text)
+		if err == nil {
+			request = append(quoted, '}')
+		}
+		return nil
+	})
+	if err != nil || request == nil {
+		return vm.state.undefined, err
+	}
+	number, answer, ok := vm.host.UseNow(ctx, grant, "get", request)
+	if !ok {
+		return vm.integer(int32(number)), nil
+	}
+	text := answer.JSON
+	if len(text) == 0 {
+		text = []byte("null")
+	}
+	return vm.parse(ctx, text)
 }
 
 // hostElapsed returns how many microseconds passed since the event, or the loading, began.

@@ -32,7 +32,7 @@ var preludeSources embed.FS
 // expression: a function of the host's functions and of an object in which the parts leave what others
 // need of them.
 func preludeParts() []string {
-	return []string{"base", "timers", "encoding", "events", "clone", "url", "crypto", "console", "grants", "fetch", "room", "main"}
+	return []string{"base", "timers", "encoding", "events", "clone", "url", "crypto", "console", "grants", "fetch", "blob", "room", "main"}
 }
 
 // Code returns the WebAssembly module in which scripts run. It must not be changed.
@@ -57,6 +57,9 @@ type Host interface {
 	Grants() []byte
 	// Use begins a use of a grant and returns its number; 0 when none can be begun, as while a script is loaded.
 	Use(grant, op string, request, body []byte) uint32
+	// UseNow is Use of what is over so soon that the script may wait for it where it asks: ok says that the answer is there, and is done and without
+	// bytes. Else it is one of those that Answer takes.
+	UseNow(ctx context.Context, grant, op string, request []byte) (number uint32, answer Answer, ok bool)
 	// Waits reports whether there are uses whose answers were not taken, and Answer takes one. It waits for at most wait when that is not
 	// negative, and while ctx lasts.
 	Waits() bool

@@ -341,10 +341,7 @@ func (vm *VM) loaded(ctx context.Context, promise uint32, rejected bool) error {
 // what ended the instance.
 func (vm *VM) Handle(ctx context.Context, event []byte) error {
 	vm.began = time.Now()
-	argument, err := vm.placed(ctx, event, func(ptr uint32) (value, error) {
-		v, err := vm.call(ctx, fnParseJSON, uint64(vm.state.context), uint64(ptr), uint64(len(event)), uint64(vm.state.eventName))
-		return value(v), err
-	})
+	argument, err := vm.parse(ctx, event)
 	if err != nil {
 		return err
 	}
@@ -452,8 +449,24 @@ func (vm *VM) answered(ctx context.Context, a Answer) error {
 			return err
 		}
 	}
-	_, err = vm.apply(ctx, vm.state.answer, vm.integer(number), text, body)
-	return err
+	if _, err = vm.apply(ctx, vm.state.answer, vm.integer(number), text, body); err != nil {
+		return err
+	}
+	// Elsewhere nothing is freed that the host has made: an event's memory goes as a whole. But a function may take answers without end.
+	for _, v := range []value{text, body} {
+		if _, err := vm.call(ctx, fnFreeValue, uint64(vm.state.context), uint64(v)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// parse returns the value of a JSON text, or an exception.
+func (vm *VM) parse(ctx context.Context, text []byte) (value, error) {
+	return vm.placed(ctx, text, func(ptr uint32) (value, error) {
+		v, err := vm.call(ctx, fnParseJSON, uint64(vm.state.context), uint64(ptr), uint64(len(text)), uint64(vm.state.eventName))
+		return value(v), err
+	})
 }
 
 // newBytes returns p as a Uint8Array of the script.

@@ -152,3 +152,24 @@ func BenchmarkFill(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkResetInVain is the same with an event that writes 31 pages, and 8 others that are in the end what they were.
+func BenchmarkResetInVain(b *testing.B) {
+	rnd := rand.New(rand.NewPCG(15, 15))
+	want := make([]byte, guest)
+	random(rnd, want)
+	im := take(b, want, nil)
+	pages := scattered(rnd, guest, 39)
+	m := grown(b, open(b, snapshot.Tracked), guest, guest)
+	fill(b, m, im, want)
+	for b.Loop() {
+		touch(m.Bytes(), pages[:31])
+		for _, p := range pages[31:] {
+			m.Bytes()[p*hard]++
+			m.Bytes()[p*hard]--
+		}
+		if _, err := m.Reset(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

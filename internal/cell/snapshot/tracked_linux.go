@@ -22,6 +22,11 @@ import (
 // that may follow, all pages are protected. So what is not protected follows what the function does,
 // and the cost is at most about twice that of knowing what events will write.
 //
+// Some pages are written by every event and are in the end what they were: counts of references go up and down
+// again. To protect these is in vain. The first reset after pages were protected finds only what was written, and so tells
+// how many there are; as many count for a small part of a page only (habitualPart). A burst is not taken for a
+// habit: the number counts that was found twice in turn.
+//
 // Which pages to restore is recorded nowhere but in the page tables: nothing that is decided here
 // can leave a written page as it is.
 const (
@@ -30,6 +35,8 @@ const (
 	// pages that are compared for nothing are those of events before, and will not fault.
 	protectCost = 8
 	faultCost   = 4
+	// habitualPart is how many pages that are written in vain by habit count as one.
+	habitualPart = 32
 	// minFound and maxFound bound the room for what one scan finds, in regions. The kernel allocates
 	// as much for every scan.
 	minFound, maxFound = 64, 512
@@ -161,8 +168,13 @@ type tracked struct {
 	// are neither protected nor scanned.
 	dense int
 	found []region // room for what a scan finds
-	// wasted is how many pages were compared for nothing since the memory was protected.
+	// wasted is how many pages were compared for nothing since the memory was protected, in parts of a page.
 	wasted int
+	// fresh is true from when the memory was protected until the next reset.
+	fresh bool
+	// vain is how many of the pages that the first reset after that found were what they had been, and habitual the
+	// same or fewer: the least of the last two times.
+	vain, habitual int
 }
 
 // span is a part of the memory.
@@ -208,7 +220,7 @@ func (t *tracked) create(s span) {
 // protect protects all of the memory, which equals the image. Behind the dense part, it gives back
 // the pages that the image has nothing of instead: no event may need as much again.
 func (t *tracked) protect() error {
-	t.wasted = 0
+	t.wasted, t.fresh = 0, true
 	if t.dense > 0 {
 		if err := t.kernel.protectAll(t.memory[:t.dense]); err != nil {
 			return err
@@ -241,8 +253,12 @@ func (t *tracked) reset() (pages int, err error) {
 	if err := t.each(span{t.dense, len(t.memory)}, writtenSparse(), restore); err != nil {
 		return 0, err
 	}
-	t.wasted += same
-	if t.wasted > protectCost+faultCost*(changed+same) {
+	if t.fresh {
+		t.fresh, t.vain, t.habitual = false, same, min(same, t.vain)
+	}
+	habitual := min(same, t.habitual)
+	t.wasted += habitualPart*(same-habitual) + habitual
+	if t.wasted > habitualPart*(protectCost+faultCost*(changed+same)) {
 		return changed, t.protect()
 	}
 	return changed, nil

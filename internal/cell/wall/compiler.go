@@ -284,10 +284,10 @@ func (w *worker) compile(ctx context.Context, id uint64, spec cell.Spec) {
 	made := w.codes.made
 	w.codes.made, w.codes.collect = nil, false
 	w.codes.mu.Unlock()
-	w.send(func(b []byte) []byte {
-		if err != nil {
-			return encodeRefused(b, id, err)
-		}
-		return encodeEntries(b, kindCompiled, id, made)
-	})
+	if err != nil {
+		w.send(func(b []byte) []byte { return encodeRefused(b, id, err) })
+		return
+	}
+	// When that fails the server is gone, which the reader finds out as well.
+	_ = w.out.sendAfter(entryPieces(kindCompiled, id, made), func(b []byte) []byte { return b })
 }

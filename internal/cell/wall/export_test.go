@@ -1,9 +1,11 @@
 package wall
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"sync/atomic"
@@ -125,7 +127,7 @@ func LoadedBody(k string) []byte { return encodeLoaded(nil, 0, loaded{kind: k})[
 
 // EntriesBody is the body of a compiled frame, of one entry.
 func EntriesBody(key string, value []byte) []byte {
-	return encodeEntries(nil, kindCompiled, 0, []entry{{key, value}})[headBytes:]
+	return bytes.Join(entryPieces(kindCompiled, 0, []entry{{key, value}}), nil)[headBytes:]
 }
 
 // CompileBody is the body of a compile frame.
@@ -198,3 +200,14 @@ var (
 	DecodeUse    = decodeUse
 	DecodeAnswer = decodeAnswer
 )
+
+// Packer is a packer, for its test.
+type Packer struct{ *packer }
+
+// NewPacker returns one that writes to w.
+func NewPacker(w io.Writer) Packer { return Packer{newPacker(w)} }
+
+// SendAfter calls sendAfter.
+func (p Packer) SendAfter(long [][]byte, encode func([]byte) []byte) error {
+	return p.sendAfter(long, encode)
+}

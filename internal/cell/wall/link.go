@@ -256,8 +256,8 @@ func (c *call) take(f frame) error {
 	return nil
 }
 
-// ask sends a question and returns the call that waits for its answer.
-func (l *link) ask(c *call, wait time.Duration, encode func(b []byte, id uint64) []byte) (id uint64, err error) {
+// ask sends a question, after compiled code for it, if there is any; c waits for the answer.
+func (l *link) ask(c *call, wait time.Duration, code []entry, encode func(b []byte, id uint64) []byte) (id uint64, err error) {
 	c.news = make(chan struct{}, 1)
 	c.overdue = time.Now().Add(wait)
 	l.mu.Lock()
@@ -270,7 +270,11 @@ func (l *link) ask(c *call, wait time.Duration, encode func(b []byte, id uint64)
 	c.id = id
 	l.calls[id] = c
 	l.mu.Unlock()
-	if err := l.out.send(func(b []byte) []byte { return encode(b, id) }); err != nil {
+	var ahead [][]byte
+	if len(code) > 0 {
+		ahead = entryPieces(kindHand, id, code)
+	}
+	if err := l.out.sendAfter(ahead, func(b []byte) []byte { return encode(b, id) }); err != nil {
 		l.fail(fmt.Errorf("write to the worker: %w", err))
 	}
 	return id, nil
@@ -412,10 +416,7 @@ func (l *link) loadWhole(ctx context.Context, f *Function, entries []entry) (loa
 // loadWith sends spec, which is of f, to the worker, after the code that it is made of, if there is any.
 func (l *link) loadWith(ctx context.Context, f *Function, spec cell.Spec, code []entry) (loaded, error) {
 	c := &call{load: true}
-	id, err := l.ask(c, loadGrace, func(b []byte, id uint64) []byte {
-		if len(code) > 0 {
-			b = encodeEntries(b, kindHand, id, code)
-		}
+	id, err := l.ask(c, loadGrace, code, func(b []byte, id uint64) []byte {
 		return encodeLoad(b, id, f.id, spec, l.limitsOf(f))
 	})
 	if err != nil {
@@ -506,7 +507,7 @@ func (l *link) among(ctx context.Context, f *Function, in cell.Input) (*frame, e
 		_ = l.out.send(func(b []byte) []byte { return encodeAnswer(b, c.id, number, a) }) // whoever waits for the result meets the error
 	})
 	defer c.desk.close()
-	id, err := l.ask(c, f.limits.Timeout+l.grace, func(b []byte, id uint64) []byte { return encodeInvoke(b, id, f.id, in) })
+	id, err := l.ask(c, f.limits.Timeout+l.grace, nil, func(b []byte, id uint64) []byte { return encodeInvoke(b, id, f.id, in) })
 	if err != nil {
 		return nil, err
 	}

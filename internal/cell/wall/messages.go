@@ -105,18 +105,17 @@ func decodeCompile(body []byte) (spec cell.Spec, err error) {
 	return spec, d.done()
 }
 
-// encodeEntries appends a frame of compiled code.
-func encodeEntries(b []byte, k kind, id uint64, entries []entry) []byte {
-	start, size := len(b), headBytes
+// entryPieces returns the pieces of a frame of compiled code. Code is long, so it is a piece as it is, and not copied.
+func entryPieces(k kind, id uint64, entries []entry) [][]byte {
+	head := binary.AppendUvarint(begin(nil, k, id), uint64(len(entries)))
+	out, size := [][]byte{head}, len(head)
 	for _, e := range entries {
-		size += len(e.key) + len(e.value) + 2*binary.MaxVarintLen64
+		key := binary.AppendUvarint(appendText[string](nil, e.key), uint64(len(e.value)))
+		out = append(out, key, e.value)
+		size += len(key) + len(e.value)
 	}
-	b = slices.Grow(b, size+binary.MaxVarintLen64) // once: code is long
-	b = binary.AppendUvarint(begin(b, k, id), uint64(len(entries)))
-	for _, e := range entries {
-		b = appendText(appendText(b, e.key), e.value)
-	}
-	return end(b, start)
+	binary.LittleEndian.PutUint32(head, uint32(size-4))
+	return out
 }
 
 // entries takes compiled code, which is a part of the body.

@@ -21,6 +21,7 @@ import (
 const (
 	useWaits = 1 // the guest waits now
 	useOnly  = 2 // and for nothing else: no other answer, and no timer
+	useBody  = 4 // there are bytes besides the JSON, maybe none: to a kv grant that is not the same as no bytes
 )
 
 const (
@@ -33,7 +34,11 @@ const (
 
 func encodeUse(b []byte, id uint64, number uint32, u cell.GrantUse) []byte {
 	start := len(b)
-	b = append(begin(b, kindUse, id), 0)
+	bits := byte(0)
+	if u.Body != nil {
+		bits = useBody
+	}
+	b = append(begin(b, kindUse, id), bits)
 	b = binary.AppendUvarint(b, uint64(number))
 	b = appendText(appendText(b, u.Grant), u.Op)
 	return end(appendText(appendText(b, u.Request), u.Body), start)
@@ -41,10 +46,16 @@ func encodeUse(b []byte, id uint64, number uint32, u cell.GrantUse) []byte {
 
 func decodeUse(body []byte) (bits byte, number uint32, u cell.GrantUse, err error) {
 	d := decoder{left: body}
-	bits = byte(d.number(useWaits | useOnly))
+	bits = byte(d.number(useWaits | useOnly | useBody))
 	number = uint32(d.number(math.MaxInt32))
 	u.Grant, u.Op = string(d.bytes(cell.MaxGrantText)), string(d.bytes(cell.MaxGrantText))
 	u.Request, u.Body = d.bytes(len(body)), d.bytes(len(body))
+	if bits&useBody == 0 {
+		if len(u.Body) > 0 {
+			d.fail("a use without bytes has some")
+		}
+		u.Body = nil
+	}
 	return bits, number, u, d.done()
 }
 
@@ -260,7 +271,7 @@ func (a *asking) frames(wait time.Duration) []byte {
 	waits := wait != 0
 	if a.bits > 0 {
 		if waits {
-			out[a.bits] = useWaits
+			out[a.bits] |= useWaits
 			if wait < 0 && a.begun == 1 {
 				out[a.bits] |= useOnly
 			}

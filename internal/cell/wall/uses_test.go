@@ -33,6 +33,7 @@ func TestGrantsAcrossTheWall(t *testing.T) {
 		case "too large": return await web.call("larger", {}).catch((e) => e.code);
 		case "fail": return await store.call("fail").catch((e) => [e.code, e.message, e.retry, e.retryAfter].join("|"));
 		case "race": return await Promise.race([web.call("hang"), new Promise((r) => setTimeout(r, 1, "timer"))]);
+		case "bytes": { const of = async (body) => (await store.call("bytes", {}, body)).value; return [await of(), await of(new Uint8Array(0)), await of(new Uint8Array(2))].join(); }
 		case "leave": web.call("hang"); return "left";
 		case "hang": await web.call("hang");
 		}
@@ -75,6 +76,7 @@ func useGrants(t *testing.T, f *wall.Function, n int) {
 	for do, want := range map[string]string{
 		"each": `"01234"`, "meet": fmt.Sprintf(`"1,1,{\"n\":%d}"`, n), "large": `1048576`, "too large": `"grant.reply_too_large"`,
 		"fail": `"grant.test|it is busy|true|2"`, "race": `"timer"`, "leave": `"left"`,
+		"bytes": `"none,0,2"`, // no bytes are not the same as empty ones
 	} {
 		in := event(fmt.Sprintf(`{"do":%q,"n":%d}`, do, n))
 		in.Waits = func(waiting bool) {
@@ -98,6 +100,11 @@ func useGrants(t *testing.T, f *wall.Function, n int) {
 				return cell.GrantAnswer{JSON: []byte(`null`), Body: make([]byte, 1<<20)}
 			case "larger":
 				return cell.GrantAnswer{JSON: []byte(`null`), Body: make([]byte, 3<<20)}
+			case "bytes":
+				if u.Body == nil {
+					return cell.GrantAnswer{JSON: []byte(`"none"`)}
+				}
+				return cell.GrantAnswer{JSON: fmt.Append(nil, len(u.Body))}
 			case "fail":
 				return cell.FailedUse(problem.New(problem.Unavailable, "grant.test", "it is busy").WithRetryAfter(2 * time.Second))
 			case "hang":
@@ -234,6 +241,67 @@ func TestUsesEndWithTheInvocation(t *testing.T) {
 		}
 		if r := e.State().Restarts; r != 0 {
 			t.Errorf("%d workers were lost", r)
+		}
+	}
+}
+
+// TestGreedyUses: a function that begins uses and reads no answer, or reads for ever, is bounded in how many run at a time and in its time, with
+// a worker around it, with a lane and without; what it leaves behind ends with its invocation, and the next one is served.
+func TestGreedyUses(t *testing.T) {
+	t.Parallel()
+	spec := script(`export default async (event, ctx) => {
+		const { web } = ctx.grants;
+		switch (event.data.do) {
+		case "leaves": { for (let i = 0; i < 64; i++) web.call("hang").catch(() => {}); return "left"; }
+		case "leaves large ones": { for (let i = 0; i < 64; i++) web.call("large").catch(() => {}); return "left"; }
+		case "never reads": { for (let i = 0; i < 5000; i++) web.call("hang").catch(() => {}); return "left"; }
+		case "reads one of many": { for (let i = 0; i < 60; i++) web.call("hang").catch(() => {}); for (;;) await web.call("echo").catch(() => {}); }
+		case "reads for ever": for (;;) await web.call("echo").catch(() => {});
+		case "begins for ever": for (;;) web.call("echo").catch(() => {});
+		}
+		return (await web.call("echo")).value;
+	}`)
+	spec.Grants = specs()
+	for _, lanes := range []int{0, 2} {
+		for do, want := range map[string]string{
+			"leaves": "", "leaves large ones": "", "never reads": "cell.uses_unread", "reads one of many": "cell.timeout", "reads for ever": "cell.timeout", "begins for ever": "cell.uses_unread",
+		} {
+			t.Run(fmt.Sprint(do, ", ", lanes, " lanes"), func(t *testing.T) {
+				t.Parallel()
+				limits := cell.DefaultLimits()
+				limits.Timeout = 2 * time.Second
+				e := fakes(t, lanes, patience, honest(t))
+				f := load(t, e, spec, limits)
+				var running, most atomic.Int64
+				in := event(fmt.Sprintf(`{"do":%q}`, do))
+				in.Use = func(ctx context.Context, u cell.GrantUse) cell.GrantAnswer {
+					n := running.Add(1)
+					defer running.Add(-1)
+					for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+					}
+					switch u.Op {
+					case "hang":
+						<-ctx.Done()
+					case "large":
+						return cell.GrantAnswer{JSON: []byte(`1`), Body: make([]byte, 1<<20)}
+					}
+					return cell.GrantAnswer{JSON: []byte(`1`)}
+				}
+				r, _, err := f.Invoke(t.Context(), in)
+				if want == "" && (err != nil || string(r.Reply) != `"left"`) || want != "" && code(err) != want {
+					t.Errorf("Invoke = %s, %v; want %q", r.Reply, err, want)
+				}
+				// Uses leave a worker when its guest waits: one that never does may have made none.
+				if m := most.Load(); m > cell.MaxUses || want == "cell.timeout" && m == 0 {
+					t.Errorf("%d uses ran at a time, want at most %d", m, cell.MaxUses)
+				}
+				until(t, "the end of what was left behind", func() bool { return running.Load() == 0 })
+				next := event(`{}`)
+				next.Use = in.Use
+				if r, _, err := f.Invoke(t.Context(), next); err != nil || string(r.Reply) != `1` {
+					t.Errorf("the next invocation = %s, %v", r.Reply, err)
+				}
+			})
 		}
 	}
 }

@@ -92,6 +92,11 @@ type Door struct {
 
 // Do sends one request, and returns the answer as {status, headers, url} with its body.
 func (d *Door) Do(ctx context.Context, call *grant.Call) (grant.Reply, error) {
+	return d.do(ctx, call, nil)
+}
+
+// do is Do; with a rehearsal, answers come from there, and nothing is connected to.
+func (d *Door) do(ctx context.Context, call *grant.Call, re *rehearsal) (grant.Reply, error) {
 	if call.Op != OpFetch {
 		return grant.Reply{}, invalid("an http grant has %q, and no %q", OpFetch, clip(call.Op))
 	}
@@ -106,7 +111,7 @@ func (d *Door) Do(ctx context.Context, call *grant.Call) (grant.Reply, error) {
 	}
 	ctx = outbound.WithPin(ctx)
 	for redirects := 0; ; redirects++ {
-		answer, used, err := d.send(ctx, call, p)
+		answer, used, err := d.send(ctx, call, p, re)
 		if err != nil {
 			return grant.Reply{}, err
 		}
@@ -133,16 +138,19 @@ func (d *Door) Close() error {
 
 // send sends a planned request with the credential as it is now. When the service refuses the credential and there is a newer
 // one, it is sent once more: the secret may have been rotated between the two looks at it, or a token withdrawn.
-func (d *Door) send(ctx context.Context, call *grant.Call, p *plan) (*outbound.Answer, *material, error) {
-	m, err := d.material(ctx, call, "")
+func (d *Door) send(ctx context.Context, call *grant.Call, p *plan, re *rehearsal) (*outbound.Answer, *material, error) {
+	m, err := d.material(ctx, call, "", re != nil)
 	if err != nil {
 		return nil, nil, err
+	}
+	if re != nil {
+		return re.exchange(ctx, d, p, m)
 	}
 	answer, m, err := d.exchange(ctx, p, m)
 	if err != nil || answer.Status != http.StatusUnauthorized || len(m.texts) == 0 {
 		return answer, m, err
 	}
-	newer, err := d.material(ctx, call, m.token)
+	newer, err := d.material(ctx, call, m.token, false)
 	if err != nil || newer.same(m) {
 		newer.release()
 		return answer, m, nil

@@ -41,8 +41,9 @@ func (m *material) release() {
 	}
 }
 
-// material looks the secrets up. A token that the service refused is not used again.
-func (d *Door) material(ctx context.Context, call *grant.Call, refused string) (*material, error) {
+// material looks the secrets up. A token that the service refused is not used again. In a rehearsal there are no connections, and
+// so neither certificates that would have to be real ones, nor a token from an issuer.
+func (d *Door) material(ctx context.Context, call *grant.Call, refused string, rehearsed bool) (*material, error) {
 	m := &material{}
 	var hide []string
 	look := func(ref string) (string, error) {
@@ -75,15 +76,19 @@ func (d *Door) material(ctx context.Context, call *grant.Call, refused string) (
 			return nil, err
 		}
 	}
-	if m.route, err = d.routeFor(ca, cert, key); err != nil {
+	if rehearsed {
+		m.token = tokenStandIn
+	} else if m.route, err = d.routeFor(ca, cert, key); err != nil {
 		return nil, problem.New(problem.Unprocessable, "fetch.credential_unusable", "the certificates of grant %q cannot be used", d.name).WithCause(err).
 			WithHint("they must be in PEM: a CA's, or a client's with the key that belongs to it")
 	}
-	if o := d.grant.Auth.OAuth2; o != nil {
+	if o := d.grant.Auth.OAuth2; o != nil && !rehearsed {
 		if m.token, err = d.tokens.get(ctx, d, m, refused); err != nil {
 			m.release()
 			return nil, err
 		}
+	}
+	if m.token != "" {
 		hide = append(hide, m.token)
 	}
 	if d.credential != nil {

@@ -51,11 +51,8 @@ type answer struct {
 
 // Do makes a token.
 func (d *door) Do(ctx context.Context, call *grant.Call) (grant.Reply, error) {
-	if call.Op != OpToken {
-		return grant.Reply{}, problem.New(problem.Invalid, "grant.identity_request", "an identity grant has %q and nothing else", OpToken)
-	}
-	if len(call.Body) > 0 || len(call.Request) > 0 && string(call.Request) != "{}" && string(call.Request) != "null" {
-		return grant.Reply{}, problem.New(problem.Invalid, "grant.identity_request", "a token is asked for without anything: the manifest says for whom it is")
+	if err := check(call); err != nil {
+		return grant.Reply{}, err
 	}
 	token, expires, err := d.mint(ctx, d.ns, d.function, d.revision, d.audience)
 	if err != nil {
@@ -66,6 +63,38 @@ func (d *door) Do(ctx context.Context, call *grant.Call) (grant.Reply, error) {
 		return grant.Reply{}, fmt.Errorf("encode a token: %w", err)
 	}
 	return grant.Reply{JSON: text}, nil
+}
+
+// Rehearse implements grant.Rehearser: the function gets a text that nobody takes for a token.
+func (d *door) Rehearse(ctx context.Context, call *grant.Call, s grant.Stand) (grant.Reply, bool, error) {
+	if err := check(call); err != nil {
+		return grant.Reply{}, false, err
+	}
+	const life = 5 * time.Minute
+	text, err := json.Marshal(&answer{Token: "stand-in-for-a-token", Expires: time.Now().UTC().Add(life)})
+	if err != nil {
+		return grant.Reply{}, false, fmt.Errorf("encode a stand-in: %w", err)
+	}
+	sent, err := json.Marshal(map[string]string{"audience": d.audience})
+	if err != nil {
+		return grant.Reply{}, false, fmt.Errorf("encode a use: %w", err)
+	}
+	reply, carryOut, err := s.Answer(ctx, call, grant.Planned{Sent: sent, Effect: true, Neutral: &grant.Reply{JSON: text}})
+	if carryOut {
+		return grant.Reply{}, true, nil
+	}
+	reply, err = grant.Typed[answer](call, reply, err, "{token, expires}")
+	return reply, false, err
+}
+
+func check(call *grant.Call) error {
+	if call.Op != OpToken {
+		return problem.New(problem.Invalid, "grant.identity_request", "an identity grant has %q and nothing else", OpToken)
+	}
+	if len(call.Body) > 0 || len(call.Request) > 0 && string(call.Request) != "{}" && string(call.Request) != "null" {
+		return problem.New(problem.Invalid, "grant.identity_request", "a token is asked for without anything: the manifest says for whom it is")
+	}
+	return nil
 }
 
 // Close does nothing: the door holds nothing open.

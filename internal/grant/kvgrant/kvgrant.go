@@ -150,32 +150,44 @@ type request struct {
 
 // Do serves one operation.
 func (d *door) Do(ctx context.Context, call *grant.Call) (grant.Reply, error) {
-	var r request
-	if err := json.Unmarshal(call.Request, &r, json.RejectUnknownMembers(true)); err != nil {
-		return grant.Reply{}, malformed("the request is not of the form that %q takes", clip(call.Op)).WithCause(err)
-	}
-	if call.Op == OpList {
-		return d.list(ctx, &r)
-	}
-	key, err := d.key(r.Key)
+	r, key, err := d.read(call)
 	if err != nil {
 		return grant.Reply{}, err
 	}
-	if call.Op == OpGet {
+	switch call.Op {
+	case OpList:
+		return d.list(ctx, r)
+	case OpGet:
 		return d.get(ctx, key)
+	case OpDelete:
+		return d.delete(ctx, key, r)
+	case OpIncrement:
+		return d.increment(ctx, key, r)
+	}
+	return d.set(ctx, key, r, call)
+}
+
+// read reads what a function sends, and checks that the grant has such an operation.
+func (d *door) read(call *grant.Call) (*request, string, error) {
+	var r request
+	if err := json.Unmarshal(call.Request, &r, json.RejectUnknownMembers(true)); err != nil {
+		return nil, "", malformed("the request is not of the form that %q takes", clip(call.Op)).WithCause(err)
+	}
+	if call.Op == OpList {
+		return &r, "", nil
+	}
+	key, err := d.key(r.Key)
+	if err != nil || call.Op == OpGet {
+		return &r, key, err
 	}
 	if d.grant.ReadOnly {
-		return grant.Reply{}, problem.New(problem.Denied, "grant.kv_read_only", "the grant only reads, and %q changes something", clip(call.Op))
+		return nil, "", problem.New(problem.Denied, "grant.kv_read_only", "the grant only reads, and %q changes something", clip(call.Op))
 	}
 	switch call.Op {
-	case OpDelete:
-		return d.delete(ctx, key, &r)
-	case OpIncrement:
-		return d.increment(ctx, key, &r)
-	case OpSet, OpCompareAndSet:
-		return d.set(ctx, key, &r, call)
+	case OpDelete, OpIncrement, OpSet, OpCompareAndSet:
+		return &r, key, nil
 	}
-	return grant.Reply{}, malformed("a kv grant has no operation %q", clip(call.Op))
+	return nil, "", malformed("a kv grant has no operation %q", clip(call.Op))
 }
 
 // key returns a function's key as the bucket knows it.
@@ -225,32 +237,59 @@ func (d *door) expiry(seconds float64) (time.Time, error) {
 }
 
 func (d *door) set(ctx context.Context, key string, r *request, call *grant.Call) (grant.Reply, error) {
-	e := &entry{key: key, value: r.Value, binary: call.Body != nil}
-	if e.binary {
-		e.value = call.Body
-	}
-	switch {
-	case (call.Body == nil) == (r.Value == nil):
-		return grant.Reply{}, malformed("a value is set to JSON or to bytes, one of them")
-	case int64(len(e.value)) > d.grant.ValueSize:
-		return grant.Reply{}, problem.New(problem.TooLarge, "grant.kv_too_large", "the value is %d bytes, the grant takes %d", len(e.value), d.grant.ValueSize)
-	case call.Op == OpCompareAndSet && r.Version == nil:
-		return grant.Reply{}, malformed("compareAndSet needs the version that is to be replaced, or 0")
-	case call.Op == OpSet && r.Version != nil:
-		return grant.Reply{}, malformed("set takes no version; compareAndSet does")
-	}
-	var err error
-	if e.expires, err = d.expiry(r.TTL); err != nil {
+	e, err := d.entry(key, r, call)
+	if err != nil {
 		return grant.Reply{}, err
 	}
 	set, current, err := d.bucket.set(ctx, e, r.Version, d.grant.Quota)
 	if err != nil {
 		return grant.Reply{}, err
 	}
-	return answer(struct {
+	return answer(setAnswer{set, current})
+}
+
+// The answers that functions get.
+type (
+	setAnswer struct {
 		Set     bool   `json:"set"`
 		Version uint64 `json:"version"`
-	}{set, current})
+	}
+	deleteAnswer struct {
+		Deleted bool `json:"deleted"`
+	}
+	incrementAnswer struct {
+		Value   int64  `json:"value"`
+		Version uint64 `json:"version"`
+	}
+	listAnswer struct {
+		Keys []listed `json:"keys"`
+		// After is what the next list begins after; it is empty when there is no more.
+		After string `json:"after,omitzero"`
+	}
+)
+
+// entry returns what a set would store.
+func (d *door) entry(key string, r *request, call *grant.Call) (*entry, error) {
+	// Bytes that are none and no bytes are the same on the way from a worker: what there is beside a value counts only when it is some.
+	e := &entry{key: key, value: r.Value, binary: r.Value == nil}
+	if e.binary {
+		e.value = call.Body
+	}
+	switch {
+	case r.Value == nil && call.Body == nil, r.Value != nil && len(call.Body) > 0:
+		return nil, malformed("a value is set to JSON or to bytes, one of them")
+	case int64(len(e.value)) > d.grant.ValueSize:
+		return nil, problem.New(problem.TooLarge, "grant.kv_too_large", "the value is %d bytes, the grant takes %d", len(e.value), d.grant.ValueSize)
+	case call.Op == OpCompareAndSet && r.Version == nil:
+		return nil, malformed("compareAndSet needs the version that is to be replaced, or 0")
+	case call.Op == OpSet && r.Version != nil:
+		return nil, malformed("set takes no version; compareAndSet does")
+	}
+	var err error
+	if e.expires, err = d.expiry(r.TTL); err != nil {
+		return nil, err
+	}
+	return e, nil
 }
 
 func (d *door) delete(ctx context.Context, key string, r *request) (grant.Reply, error) {
@@ -258,16 +297,11 @@ func (d *door) delete(ctx context.Context, key string, r *request) (grant.Reply,
 	if err != nil {
 		return grant.Reply{}, err
 	}
-	return answer(struct {
-		Deleted bool `json:"deleted"`
-	}{deleted})
+	return answer(deleteAnswer{deleted})
 }
 
 func (d *door) increment(ctx context.Context, key string, r *request) (grant.Reply, error) {
-	by := int64(1)
-	if r.By != nil {
-		by = *r.By
-	}
+	by := r.by()
 	expires, err := d.expiry(r.TTL)
 	if err != nil {
 		return grant.Reply{}, err
@@ -276,10 +310,15 @@ func (d *door) increment(ctx context.Context, key string, r *request) (grant.Rep
 	if err != nil {
 		return grant.Reply{}, err
 	}
-	return answer(struct {
-		Value   int64  `json:"value"`
-		Version uint64 `json:"version"`
-	}{value, version})
+	return answer(incrementAnswer{value, version})
+}
+
+// by returns how much is added.
+func (r *request) by() int64 {
+	if r.By == nil {
+		return 1
+	}
+	return *r.By
 }
 
 // listed is a key in a list.
@@ -290,13 +329,22 @@ type listed struct {
 	Expires string `json:"expires,omitzero"`
 }
 
-func (d *door) list(ctx context.Context, r *request) (grant.Reply, error) {
+// limit returns how many keys are listed at most.
+func (r *request) limit() (int, error) {
 	limit := r.Limit
 	if limit == 0 {
 		limit = defaultList
 	}
 	if limit < 0 || limit > maxList || len(r.Prefix) > maxKey || len(r.After) > maxKey {
-		return grant.Reply{}, malformed("a list has 1 to %d keys, and a prefix of at most %d bytes", maxList, maxKey)
+		return 0, malformed("a list has 1 to %d keys, and a prefix of at most %d bytes", maxList, maxKey)
+	}
+	return limit, nil
+}
+
+func (d *door) list(ctx context.Context, r *request) (grant.Reply, error) {
+	limit, err := r.limit()
+	if err != nil {
+		return grant.Reply{}, err
 	}
 	after := ""
 	if r.After != "" {
@@ -306,11 +354,7 @@ func (d *door) list(ctx context.Context, r *request) (grant.Reply, error) {
 	if err != nil {
 		return grant.Reply{}, err
 	}
-	out := struct {
-		Keys []listed `json:"keys"`
-		// After is what the next list begins after; it is empty when there is no more.
-		After string `json:"after,omitzero"`
-	}{Keys: make([]listed, 0, len(entries))}
+	out := listAnswer{Keys: make([]listed, 0, len(entries))}
 	for _, e := range entries {
 		l := listed{Key: strings.TrimPrefix(e.key, d.grant.Prefix), Version: e.version, Size: e.size}
 		if !e.expires.IsZero() {

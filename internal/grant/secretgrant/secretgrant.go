@@ -57,7 +57,7 @@ type answer struct {
 // Do implements grant.Door.
 func (d *door) Do(ctx context.Context, call *grant.Call) (grant.Reply, error) {
 	if call.Op != OpValue {
-		return grant.Reply{}, problem.New(problem.Invalid, "secret.invalid", "a grant of a secret has the operation %s only", OpValue)
+		return grant.Reply{}, unknownOp()
 	}
 	value, number, err := d.secrets.Reveal(ctx, d.ns, d.grant.Ref.String(), grant.Use{Caller: call.Caller})
 	if err != nil {
@@ -72,6 +72,10 @@ func (d *door) Do(ctx context.Context, call *grant.Call) (grant.Reply, error) {
 	}
 	text, err := json.Marshal(&a)
 	return grant.Reply{JSON: text}, err
+}
+
+func unknownOp() error {
+	return problem.New(problem.Invalid, "secret.invalid", "a grant of a secret has the operation %s only", OpValue)
 }
 
 // Close implements grant.Door.

@@ -16,10 +16,12 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/ncruces/go-sqlite3"
 
+	"sallyport/internal/grant"
 	"sallyport/internal/grant/sqlgrant/sealedfile"
 	"sallyport/internal/grant/sqlgrant/sqlvalue"
 	"sallyport/internal/manifest"
 	"sallyport/internal/problem"
+	"sallyport/internal/redact"
 )
 
 const (
@@ -190,6 +192,9 @@ func (l *lite) setUpOnce(text string) error {
 	return errors.Join(s.Exec(), s.Close())
 }
 
+// hidden is nothing: such a database has no password.
+func (*lite) hidden() *redact.Set { return nil }
+
 // run runs statements: one by itself, several in a transaction.
 func (l *lite) run(ctx context.Context, statements []statement, writes bool, out *answer) error {
 	if writes {
@@ -226,17 +231,7 @@ func (l *lite) one(st statement, out *answer) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, reset(s, err), s.ClearBindings()) }()
-	for i, v := range st.params {
-		// $1 is the name of a parameter to SQLite, whose own number is the order in which it first stands in the text.
-		if err := bind(s, s.BindIndex("$"+strconv.Itoa(i+1)), v); err != nil {
-			return parameterProblem(st.name, i+1, err)
-		}
-	}
-	names := make([]string, s.ColumnCount())
-	for i := range names {
-		names[i] = s.ColumnName(i)
-	}
-	columns, err := keys(st.name, names)
+	columns, err := ready(s, st)
 	if err != nil {
 		return err
 	}
@@ -262,7 +257,41 @@ func (l *lite) one(st statement, out *answer) (err error) {
 	return nil
 }
 
-// prepare returns a statement that is ready to be run.
+// ready gives a statement its parameters, and returns the keys of its columns.
+func ready(s *sqlite3.Stmt, st statement) ([][]byte, error) {
+	for i, v := range st.params {
+		// $1 is the name of a parameter to SQLite, whose own number is the order in which it first stands in the text.
+		if err := bind(s, s.BindIndex("$"+strconv.Itoa(i+1)), v); err != nil {
+			return nil, parameterProblem(st.name, i+1, err)
+		}
+	}
+	names := make([]string, s.ColumnCount())
+	for i := range names {
+		names[i] = s.ColumnName(i)
+	}
+	return keys(st.name, names)
+}
+
+// rehearse does all that run does, but for running the statements.
+func (l *lite) rehearse(ctx context.Context, statements []statement, _ grant.Caller) error {
+	if err := l.take(ctx); err != nil {
+		return err
+	}
+	defer l.give()
+	for _, st := range statements {
+		s, err := l.prepare(st)
+		if err == nil {
+			_, err = ready(s, st)
+			err = errors.Join(err, s.ClearBindings())
+		}
+		if err != nil {
+			return l.failed(ctx, st.name, err)
+		}
+	}
+	return nil
+}
+
+// prepare returns a statement that is known to the database.
 func (l *lite) prepare(st statement) (*sqlite3.Stmt, error) {
 	s := l.prepared[st.query.Text]
 	if s == nil {

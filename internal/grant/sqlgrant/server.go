@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -19,6 +20,7 @@ import (
 	"sallyport/internal/grant"
 	"sallyport/internal/grant/sqlgrant/sqlvalue"
 	"sallyport/internal/problem"
+	"sallyport/internal/redact"
 )
 
 const (
@@ -40,7 +42,12 @@ type server struct {
 
 	mu   sync.Mutex
 	pool *pgxpool.Pool
+
+	// address hides the addresses of the connections that are open.
+	address atomic.Pointer[redact.Set]
 }
+
+func (s *server) hidden() *redact.Set { return s.address.Load() }
 
 func newServer(o grant.Opening, dial Dial) (*server, error) {
 	return &server{ns: o, dial: dial, timeout: o.Grant.Limits.Timeout}, nil
@@ -74,6 +81,7 @@ func (s *server) beforeConnect(ctx context.Context, c *pgx.ConnConfig) error {
 	if err != nil {
 		return err
 	}
+	s.address.Store(redact.New(value))
 	to, err := parseAddress(string(value))
 	if err != nil {
 		return err

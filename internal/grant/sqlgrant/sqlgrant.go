@@ -14,12 +14,14 @@ package sqlgrant
 
 import (
 	"context"
+	"errors"
 	"sync"
 
 	"sallyport/internal/grant"
 	"sallyport/internal/manifest"
 	"sallyport/internal/outbound"
 	"sallyport/internal/problem"
+	"sallyport/internal/redact"
 )
 
 // Operations of a door.
@@ -64,6 +66,10 @@ func (k *Kind) Open(_ context.Context, o grant.Opening) (grant.Door, error) {
 // database runs statements: the one, or all in a transaction. Writes says whether it may change anything.
 type database interface {
 	run(ctx context.Context, statements []statement, writes bool, answer *answer) error
+	// hidden is what must not be in an answer: the address with its password, which a server may repeat; nil is nothing.
+	hidden() *redact.Set
+	// rehearse returns why run would refuse the statements, as far as that can be told without running them.
+	rehearse(ctx context.Context, statements []statement, caller grant.Caller) error
 	Close() error
 }
 
@@ -92,9 +98,9 @@ func (d *door) Do(ctx context.Context, call *grant.Call) (grant.Reply, error) {
 	}
 	out := newAnswer(d.limit, single)
 	if err := db.run(withCaller(ctx, call.Caller), statements, writes, out); err != nil {
-		return grant.Reply{}, err
+		return grant.Reply{}, clean(db.hidden(), err)
 	}
-	return grant.Reply{JSON: out.finish()}, nil
+	return grant.Reply{JSON: db.hidden().JSON(out.finish())}, nil
 }
 
 func (d *door) opened(ctx context.Context) (database, error) {
@@ -120,6 +126,20 @@ func (d *door) Close() error {
 	db := d.db
 	d.db = nil
 	return db.Close()
+}
+
+// clean takes the address of the database out of a problem.
+func clean(hidden *redact.Set, err error) error {
+	p, ok := errors.AsType[*problem.Error](err)
+	if hidden == nil || !ok {
+		return err
+	}
+	c := *p
+	c.Public, c.Hint = hidden.Cut(p.Public), hidden.Cut(p.Hint)
+	if cause := p.Unwrap(); cause != nil {
+		return c.WithCause(errors.New(hidden.Cut(cause.Error())))
+	}
+	return &c
 }
 
 type callerKey struct{}

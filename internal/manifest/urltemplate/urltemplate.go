@@ -12,12 +12,13 @@ package urltemplate
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"sallyport/internal/ident"
 )
 
 // Limits.
@@ -27,8 +28,6 @@ const (
 	MaxValue    = 2048 // bytes of one value
 	maxSegments = 64
 	maxName     = 63
-	maxHost     = 253 // bytes, of RFC 1035
-	maxLabel    = 63
 	// maxDecodings is how often a value is decoded to see what somebody behind could make of it.
 	maxDecodings = 3
 )
@@ -116,48 +115,12 @@ func (t *Template) parseAuthority(authority string) error {
 	if port == "" {
 		port = defaultPort(t.Scheme)
 	}
-	host, err := CheckHost(host)
+	host, err := ident.ParseHost(host)
 	if err != nil {
 		return err
 	}
 	t.Host, t.Port = host, port
 	return nil
-}
-
-// CheckHost checks a host as it stands in a URL: a name, or an IP address in its usual spelling, IPv6 within brackets, which
-// are not in what it returns. Other spellings of addresses (octal, hexadecimal, one number, fewer parts) are refused: they
-// are there to be read differently by others.
-func CheckHost(host string) (string, error) {
-	if inner, ok := strings.CutPrefix(host, "["); ok {
-		inner, ok = strings.CutSuffix(inner, "]")
-		a, err := netip.ParseAddr(inner)
-		if !ok || err != nil || !a.Is6() || a.Zone() != "" || a.String() != inner {
-			return "", fmt.Errorf("%q is no IPv6 address in its shortest form", host)
-		}
-		if a.Is4In6() {
-			return "", fmt.Errorf("%q is an IPv4 address; write %s", host, a.Unmap())
-		}
-		return inner, nil
-	}
-	if a, err := netip.ParseAddr(host); err == nil && a.Is4() && a.String() == host {
-		return host, nil
-	}
-	if host == "" || len(host) > maxHost {
-		return "", errors.New("the URL has no host, or one that is too long")
-	}
-	labels := strings.Split(host, ".")
-	for _, label := range labels {
-		bad := strings.ContainsFunc(label, func(r rune) bool {
-			return r != '-' && r != '_' && (r < 'a' || r > 'z') && (r < '0' || r > '9')
-		})
-		if bad || label == "" || len(label) > maxLabel || label[0] == '-' || label[len(label)-1] == '-' {
-			return "", fmt.Errorf("%q is no host; want a name in lower case, with no value in it and no dot at its end (other scripts as xn--…), or an IP address", host)
-		}
-	}
-	if last := labels[len(labels)-1]; strings.Trim(last, "0123456789") == "" || strings.HasPrefix(last, "0x") {
-		return "", fmt.Errorf("%q is neither a name nor an IP address in its usual form", host)
-	}
-	return host, nil
 }
 
 func (t *Template) parsePath(path string) error {

@@ -7,11 +7,13 @@
   const { bytesOf, wellFormed, slice, uncurried } = world;
   const indexOf = uncurried(String.prototype.indexOf);
   const NativePromise = Promise;
+  const resolve = NativePromise.resolve.bind(NativePromise);
   const NativeProxy = Proxy;
   const NativeBuffer = ArrayBuffer;
   const { isView } = ArrayBuffer;
   const character = String.fromCharCode;
   const toBase64 = btoa;
+  const fromBase64 = Uint8Array.fromBase64.bind(Uint8Array);
   const begun = { __proto__: null }; // by number: what settles the promise
 
   // GrantError is the reason of a use that failed.
@@ -33,6 +35,19 @@
     if (number === 0) throw new TypeError("a grant can be used while an event is handled, and not while the script is loaded");
     begun[number] = { __proto__: null, settle, fail, finish };
   });
+
+  // begin returns the promise of a use that is begun.
+  const begin = (number, finish) => new NativePromise((settle, fail) => {
+    if (number === 0) throw new TypeError("a grant can be used while an event is handled, and not while the script is loaded");
+    begun[number] = { __proto__: null, settle, fail, finish };
+  });
+
+  // get is the use "get" of a key. Most answers are there at once, and then nothing waits.
+  const get = (grant, key, finish) => {
+    const got = typeof key === "string" ? host.get(grant, key) : undefined;
+    if (got === undefined) return use(grant, "get", { key }, undefined, finish);
+    return typeof got === "number" ? begin(got, finish) : resolve(finish(got));
+  };
 
   // answered settles the use of a number, which is negative when it failed.
   world.answered = (number, text, body) => {
@@ -93,7 +108,8 @@
     if (value !== null && body !== undefined && !("value" in value)) value.value = body;
     return value;
   };
-  const kv = (use) => {
+  const valueOfEntry = (value, body) => entryOf(value, body)?.value ?? null;
+  const kv = (use, _, grant) => {
     const store = (op, request, value, finish) => {
       const binary = value instanceof NativeBuffer || isView(value);
       if (!binary) request.value = value === undefined ? null : value;
@@ -101,8 +117,8 @@
     };
     return {
       __proto__: null,
-      get: (key) => use("get", { key }, undefined, (value, body) => entryOf(value, body)?.value ?? null),
-      entry: (key) => use("get", { key }, undefined, entryOf),
+      get: (key) => get(grant, key, valueOfEntry),
+      entry: (key) => get(grant, key, entryOf),
       set: (key, value, { ttl } = {}) => store("set", { key, ttl }, value, ({ version }) => version),
       compareAndSet: (key, version, value, { ttl } = {}) => store("compareAndSet", { key, version, ttl }, value, valueOf),
       delete: (key, { version } = {}) => use("delete", { key, version }, undefined, ({ deleted }) => deleted),
@@ -111,10 +127,14 @@
     };
   };
 
+  // A secret is a text, or bytes when it is none.
+  const secretOf = ({ value = "", base64 }) => base64 === undefined ? value : fromBase64(base64);
+
   // What each kind has, besides call: an object without a prototype, of the use of this grant.
   const kinds = {
     __proto__: null,
     invoke: (use) => ({ __proto__: null, invoke: (data) => use("invoke", { data }, undefined, valueOf) }),
+    secret: (use) => ({ __proto__: null, value: () => use("value", {}, undefined, secretOf) }),
     identity: (use) => ({ __proto__: null, token: () => use("token", {}, undefined, valueOf) }),
     sql,
     kv,
@@ -129,7 +149,7 @@
     const kind = space < 0 ? about : slice(about, 0, space);
     const of = (op, request, body, finish) => use(name, op, request, body, finish);
     const call = (op, request, body) => of(op, request, body, valueAndBody);
-    const made = kinds[kind]?.(of, space < 0 ? "" : slice(about, space + 1)) ?? { __proto__: null };
+    const made = kinds[kind]?.(of, space < 0 ? "" : slice(about, space + 1), name) ?? { __proto__: null };
     made.kind = kind;
     made.call = call;
     return freeze(made);

@@ -1,0 +1,2 @@
+// What is beside an app's types in its folder.
+export * from "../..";
