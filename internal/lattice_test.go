@@ -33,6 +33,8 @@ var lattice = map[string][]string{
 	"internal/policy": {"internal/ident", "internal/problem"},
 	// Known values are taken out of texts: decisions/0023.
 	"internal/redact": {},
+	// Where in its author's files a place in a script is: for the bundler, and for stack traces.
+	"internal/sourcemap": {},
 	// Files of policy tests are read like manifests: decisions/0013.
 	"internal/manifest": {"internal/filter", "internal/ident", "internal/policy", "internal/problem"},
 
@@ -44,12 +46,12 @@ var lattice = map[string][]string{
 	"internal/eventlog": {"internal/event", "internal/ident", "internal/keyring", "internal/problem", "internal/store"},
 	// Identity tokens for functions: decisions/0017.
 	"internal/issuer": {"internal/ident", "internal/keyring", "internal/problem", "internal/store"},
-	"internal/cell":   {"api", "internal/ident", "internal/problem"},
+	"internal/cell":   {"api", "internal/ident", "internal/problem", "internal/sourcemap"},
 	// The seam of grants, and under it one package for each kind: decisions/0020.
 	"internal/grant": {"api", "internal/event", "internal/ident", "internal/keyring", "internal/manifest", "internal/outbound", "internal/problem", "internal/redact", "internal/store"},
 	// What stands in for what is behind grants, in tests of functions and in dev: decisions/0031.
 	"internal/grant/double": {"internal/grant", "internal/ident", "internal/manifest", "internal/problem"},
-	"internal/bundle":       {"api", "internal/ident", "internal/manifest", "internal/problem"},
+	"internal/bundle":       {"api", "internal/ident", "internal/manifest", "internal/problem", "internal/sourcemap"},
 
 	// Which namespaces there are, who owns them and what they may use: decisions/0016.
 	"internal/namespace": {"api", "internal/ident", "internal/policy", "internal/problem", "internal/store"},
@@ -92,6 +94,7 @@ var owners = map[string][]string{
 	"github.com/cedar-policy/cedar-go":              {"internal/policy"},
 	"github.com/elastic/go-seccomp-bpf":             {"internal/cell"},
 	"github.com/evanw/esbuild":                      {"internal/bundle"},
+	"github.com/tdewolff/parse":                     {"internal/bundle"},
 	"github.com/go-jose/go-jose":                    {"internal/access"},
 	"github.com/fsnotify/fsnotify":                  {"internal/cli"},
 	"github.com/jackc/pgx":                          {"internal/grant/sqlgrant"},

@@ -57,6 +57,7 @@ func Load(dir string) (*wire.Bundle, *manifest.App, error) {
 	b := &wire.Bundle{Manifest: string(l.text), Modules: map[string]wire.Module{}, Schemas: map[string]string{}}
 	l.schemas(b, app)
 	l.modules(b, app)
+	l.checkGrants(b, app)
 	l.total(b)
 	if len(l.faults) > 0 {
 		return nil, nil, invalid(l.faults)

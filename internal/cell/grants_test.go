@@ -43,6 +43,8 @@ func stored(_ context.Context, u cell.GrantUse) cell.GrantAnswer {
 		return cell.GrantAnswer{JSON: []byte("null")}
 	case `"bytes"`:
 		return cell.GrantAnswer{JSON: []byte(`{"version":7}`), Body: []byte{1, 2}}
+	case `"no bytes"`:
+		return cell.GrantAnswer{JSON: []byte(`{"version":7}`)}
 	case `"fail"`:
 		return cell.FailedUse(problem.New(problem.Unavailable, "grant.test", "it is busy"))
 	}
@@ -61,6 +63,7 @@ func TestGrantFromScript(t *testing.T) {
 		{"kinds", `return Object.keys(ctx.grants).map((n) => n + ":" + ctx.grants[n].kind).join()`, `"api:http,files:http,other:invoke,store:kv"`, echoUse},
 		{"kv get", `const g = ctx.grants.store; return [await g.get("é"), await g.get("\ud800").catch((e) => e.code), await g.get(1), (await g.entry("k")).version].join()`, `"é,grant.request_invalid,1,7"`, stored},
 		{"kv get of nothing", `return { a: await ctx.grants.store.get("none"), b: await ctx.grants.store.entry("none") }`, `{"a":null,"b":null}`, stored},
+		{"kv get of no bytes", `const v = await ctx.grants.store.get("no bytes"); return [v instanceof Uint8Array, v.length].join()`, `"true,0"`, stored},
 		{"kv get of bytes", `const v = await ctx.grants.store.get("bytes"); return [v instanceof Uint8Array, ...v].join()`, `"true,1,2"`, stored},
 		{"kv get that fails", `return await ctx.grants.store.get("fail").catch((e) => e.code)`, `"grant.test"`, stored},
 		{"kv gets at once", `const g = ctx.grants.store; return (await Promise.all([g.get("a"), g.call("get", { key: "b" }), g.get("c")])).map((v) => v.value?.value ?? v).join()`, `"a,b,c"`, stored},

@@ -15,6 +15,7 @@ import (
 
 	"sallyport/internal/cell/js"
 	"sallyport/internal/problem"
+	"sallyport/internal/sourcemap"
 )
 
 // script drives JavaScript. The script is evaluated once, when it is loaded; every event begins with
@@ -22,7 +23,7 @@ import (
 type script struct {
 	name string
 	// sources parses the source map when it is needed first; nil when there is none.
-	sources func() *js.SourceMap
+	sources func() *sourcemap.Map
 }
 
 // loadScript loads one bundled JavaScript file.
@@ -67,12 +68,12 @@ func checkScript(spec Spec) error {
 
 // sourcesOf returns the source map, parsed at the first call. A map that is malformed costs the
 // author's lines in messages and nothing else.
-func sourcesOf(text []byte) func() *js.SourceMap {
-	return sync.OnceValue(func() *js.SourceMap {
+func sourcesOf(text []byte) func() *sourcemap.Map {
+	return sync.OnceValue(func() *sourcemap.Map {
 		if len(text) == 0 {
 			return nil
 		}
-		m, err := js.ParseSourceMap(text)
+		m, err := sourcemap.Parse(text)
 		if err != nil {
 			return nil
 		}
@@ -286,7 +287,7 @@ func (f *Function) locate(p *problem.Error) *problem.Error {
 }
 
 // faultAt marks the line, not the column: QuickJS knows the column of a call by its parenthesis.
-func faultAt(at js.Place, message string) problem.Fault {
+func faultAt(at sourcemap.Place, message string) problem.Fault {
 	fault := problem.Fault{File: at.File, Line: at.Line, Column: at.Column, Length: 1, Detail: message}
 	if text := strings.TrimLeft(at.Source, " \t"); text != "" {
 		fault.Source = clip(at.Source)

@@ -11,6 +11,7 @@ import (
 	"sallyport/api"
 	"sallyport/client"
 	"sallyport/internal/bundle"
+	"sallyport/internal/problem"
 	"sallyport/internal/scaffold"
 )
 
@@ -60,6 +61,7 @@ approval of what functions gain, an app with such a gain waits for it, and the e
 				if err := a.show(plan, func(w io.Writer) { writePlan(w, plan) }); err != nil {
 					return err
 				}
+				a.warnUnused(b.Unused)
 				if plan.Approval != nil {
 					a.say("somebody else has to approve this: sallyport approval approve %s --namespace %s\nwho may: sallyport policy who-can approveGrants namespace:%s",
 						clean(plan.Approval.ID), c.Namespace(), c.Namespace())
@@ -79,7 +81,9 @@ type loaded struct {
 	// Policies are those beside the manifest, when there is a folder for them.
 	Policies    map[string]string
 	HasPolicies bool
-	name        string
+	// Unused are the grants that scripts are seen not to use.
+	Unused []problem.Fault
+	name   string
 }
 
 func loadApp(dir string) (*loaded, error) {
@@ -87,9 +91,22 @@ func loadApp(dir string) (*loaded, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := &loaded{Bundle: b, name: string(m.Name)}
+	out := &loaded{Bundle: b, Unused: bundle.Unused(b, m), name: string(m.Name)}
 	out.Policies, out.HasPolicies, err = bundle.AppPolicies(dir)
 	return out, err
+}
+
+// warnUnused says which grants could go: what a function may reach and does not need is of use to others alone.
+func (a *app) warnUnused(unused []problem.Fault) {
+	if a.quiet {
+		return
+	}
+	for _, f := range unused {
+		place(a.env.Stderr, fieldError(f), "", "")
+	}
+	if len(unused) > 0 {
+		a.say("warning: take out of the manifest what is not used")
+	}
 }
 
 // apply applies the app and its policies: both are checked before either is changed. Policies that do not change need

@@ -88,11 +88,12 @@ func (a *app) writeApproval(w io.Writer, p *api.Approval) {
 
 func (a *app) approvalApprove() *cobra.Command {
 	var req api.ApprovalRequest
+	var yes bool
 	c := &cobra.Command{
 		Use: "approve ID", Short: "Approve what functions gain, which makes the app active", Args: exactly(1, "the id of an approval"),
 		Long: `Approve what functions gain with an app that somebody else applied; it becomes active at once. You must be permitted approveGrants in the
-namespace, and yourself what each grant permits. Exactly what is shown is approved: with --digest, which 'approval get' shows, only
-if it is that; without, what it says now is shown and approved.`,
+namespace, and yourself what each grant permits. What functions gain is shown first, and exactly that is approved. With --digest, which
+'approval get' shows, nothing is asked: what has another digest is not approved.`,
 		Example:           "  sallyport approval get 0123456789abcdef\n  sallyport approval approve 0123456789abcdef --reason 'refunds need the payment service'",
 		ValidArgsFunction: a.completeApprovals,
 		RunE: a.with(func(ctx context.Context, c *client.Client, args []string) error {
@@ -100,6 +101,12 @@ if it is that; without, what it says now is shown and approved.`,
 				shown, err := c.Approval(ctx, args[0])
 				if err != nil {
 					return err
+				}
+				if !yes {
+					a.writeApproval(a.env.Stderr, shown)
+					if err := a.confirm("approve this?"); err != nil {
+						return err
+					}
 				}
 				req.Digest = shown.Digest
 			}
@@ -112,6 +119,7 @@ if it is that; without, what it says now is shown and approved.`,
 		}),
 	}
 	c.Flags().StringVar(&req.Digest, "digest", "", "approve only what has this `digest`")
+	c.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
 	c.Flags().StringVar(&req.Reason, "reason", "", "why, for whoever looks at it later")
 	return c
 }

@@ -145,7 +145,7 @@ func (a *app) showLetters(out *api.DeadLetterResult, done string) error {
 func (a *app) confirm(question string) error {
 	in, ok := a.env.Stdin.(*os.File)
 	if !ok || !term.IsTerminal(int(in.Fd())) {
-		return usage("this cannot be undone, and there is no terminal to ask: add --yes")
+		return usage("there is no terminal to ask whether you mean it: add --yes")
 	}
 	fmt.Fprintf(a.env.Stderr, "%s [y/N] ", question)
 	answer, err := bufio.NewReader(io.LimitReader(in, 64)).ReadString('\n')

@@ -40,9 +40,7 @@ func shownAnswer(p *client.Problem) shown {
 func shownProblem(p *problem.Error) shown {
 	s := shown{text: p.Public, code: p.Code, next: p.Hint, policies: p.Policies}
 	for _, f := range p.Faults {
-		s.faults = append(s.faults, api.FieldError{
-			Pointer: f.Pointer, File: f.File, Line: f.Line, Column: f.Column, Source: f.Source, Length: f.Length, Detail: f.Detail,
-		})
+		s.faults = append(s.faults, fieldError(f))
 	}
 	if cause := p.Unwrap(); p.Kind == problem.Internal && cause != nil {
 		s.text = cause.Error() // it happened on the user's own machine
@@ -95,6 +93,13 @@ func render(w io.Writer, s shown, colours bool) {
 	}
 	if s.code != "cli.usage" { // there the help says all
 		fmt.Fprintf(w, "hint: sallyport explain %s\n", clean(s.code))
+	}
+}
+
+// fieldError returns a fault as the API shows it.
+func fieldError(f problem.Fault) api.FieldError {
+	return api.FieldError{
+		Pointer: f.Pointer, File: f.File, Line: f.Line, Column: f.Column, Source: f.Source, Length: f.Length, Detail: f.Detail,
 	}
 }
 

@@ -5,12 +5,14 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+
+	"sallyport/internal/sourcemap"
 )
 
 // Frame is one line of a stack trace.
 type Frame struct {
 	Function string
-	Place
+	sourcemap.Place
 }
 
 // maxFrames bounds a stack trace; the first frames tell where it happened.
@@ -22,16 +24,16 @@ var frameForm = regexp.MustCompile(`^\s*at (?:(.*?) \()?([^()\n]*?):(\d{1,9})(?:
 // Frames reads the stack trace of an error: its first frames, those of the prelude and of built-in
 // functions left out, each where the author wrote it. The map is that of the script with this name;
 // a nil map leaves the frames in the script.
-func Frames(stack, script string, m *SourceMap) []Frame {
+func Frames(stack, script string, m *sourcemap.Map) []Frame {
 	var frames []Frame
-	var places []Place // of those in the script
-	var mapped []int   // which frames these are
+	var places []sourcemap.Place // of those in the script
+	var mapped []int             // which frames these are
 	for line := range strings.Lines(stack) {
 		part := frameForm.FindStringSubmatch(strings.TrimRight(line, "\r\n"))
 		if part == nil || part[2] == preludeName {
 			continue
 		}
-		place := Place{File: part[2], Column: 1}
+		place := sourcemap.Place{File: part[2], Column: 1}
 		place.Line, _ = strconv.Atoi(part[3]) // at most nine digits
 		if part[4] != "" {
 			place.Column, _ = strconv.Atoi(part[4])

@@ -10,6 +10,7 @@
   const resolve = NativePromise.resolve.bind(NativePromise);
   const NativeProxy = Proxy;
   const NativeBuffer = ArrayBuffer;
+  const NativeBytes = Uint8Array;
   const { isView } = ArrayBuffer;
   const character = String.fromCharCode;
   const toBase64 = btoa;
@@ -103,9 +104,9 @@
     },
   });
 
-  // A value of kind kv is JSON, or bytes.
+  // A value of kind kv is JSON, or bytes: an entry without a JSON value has bytes, of which there may be none.
   const entryOf = (value, body) => {
-    if (value !== null && body !== undefined && !("value" in value)) value.value = body;
+    if (value !== null && !("value" in value)) value.value = body ?? new NativeBytes();
     return value;
   };
   const valueOfEntry = (value, body) => entryOf(value, body)?.value ?? null;

@@ -1,4 +1,6 @@
-package js
+// Package sourcemap reads source maps, which lead from places in a bundled script to its author's files. It is pure. Callers:
+// bundle (faults in a script), cell (stack traces).
+package sourcemap
 
 import (
 	"errors"
@@ -8,9 +10,9 @@ import (
 	"github.com/go-json-experiment/json"
 )
 
-// SourceMap leads from places in a bundled script to the author's files: a source map of version 3
+// Map leads from places in a bundled script to the author's files: a source map of version 3
 // without sections, as bundlers write it.
-type SourceMap struct {
+type Map struct {
 	sources  []string
 	contents []*string
 	mappings string
@@ -26,8 +28,8 @@ type Place struct {
 
 var errMappings = errors.New("malformed mappings")
 
-// ParseSourceMap parses the JSON text of a source map. The caller has bounded its length.
-func ParseSourceMap(text []byte) (*SourceMap, error) {
+// Parse parses the JSON text of a source map. The caller has bounded its length.
+func Parse(text []byte) (*Map, error) {
 	var wire struct {
 		Version        int       `json:"version"`
 		SourceRoot     string    `json:"sourceRoot"`
@@ -41,7 +43,7 @@ func ParseSourceMap(text []byte) (*SourceMap, error) {
 	if wire.Version != 3 {
 		return nil, fmt.Errorf("source map has version %d, want 3", wire.Version)
 	}
-	m := &SourceMap{contents: wire.SourcesContent, mappings: wire.Mappings}
+	m := &Map{contents: wire.SourcesContent, mappings: wire.Mappings}
 	for _, source := range wire.Sources {
 		name := ""
 		if source != nil {
@@ -62,7 +64,7 @@ type segment struct{ generated, source, line, column int }
 
 // Resolve replaces each place in the script by the place in the author's file it comes from, in one
 // pass over the map. What the map does not know stays as it is.
-func (m *SourceMap) Resolve(places []Place) {
+func (m *Map) Resolve(places []Place) {
 	last := 0
 	for _, p := range places {
 		last = max(last, p.Line)
@@ -90,7 +92,7 @@ func (m *SourceMap) Resolve(places []Place) {
 }
 
 // line returns a line of a source, or nothing.
-func (m *SourceMap) line(source, line int) string {
+func (m *Map) line(source, line int) string {
 	if source >= len(m.contents) || m.contents[source] == nil {
 		return ""
 	}
@@ -107,7 +109,7 @@ func (m *SourceMap) line(source, line int) string {
 }
 
 // scan visits the segments in order, each with its line, until visit returns false.
-func (m *SourceMap) scan(visit func(line int, s segment) bool) error {
+func (m *Map) scan(visit func(line int, s segment) bool) error {
 	line := 0
 	var s segment
 	for i := 0; i < len(m.mappings); {
