@@ -296,7 +296,8 @@ func (t *testFile) all() []manifest.Double {
 func single(m *manifest.App, f functionTestFlags) (*testFile, error) {
 	t := &testFile{name: f.event, FunctionTests: &manifest.FunctionTests{Function: ident.FunctionName(f.function)}}
 	if err := t.check(m); err != nil {
-		return nil, problem.New(problem.NotFound, "deploy.no_function", "the app has no function %q", f.function)
+		return nil, problem.New(problem.NotFound, "deploy.function_not_found", "the app has no function %q", f.function).
+			WithHint("the functions are those of %s", bundle.ManifestName)
 	}
 	t.Tests = []manifest.FunctionTest{{Name: f.event, Event: manifest.TestEvent{Type: f.eventType, DataFile: filepath.Base(f.event)}}}
 	return t, nil
@@ -516,8 +517,8 @@ func (s *testSession) event(file *testFile, test *manifest.FunctionTest) (jsonte
 		if err != nil {
 			return nil, "", err
 		}
-		if !jsontext.Value(text).IsValid() {
-			return nil, "", problem.New(problem.Invalid, "cli.invalid_json", "%s is not valid JSON", name)
+		if err := checkSyntax(text); err != nil {
+			return nil, "", problem.New(problem.Invalid, "cli.invalid_json", "%s is not JSON: %v", name, err)
 		}
 		whole := json.Unmarshal(text, &members) == nil && members["specversion"] != nil
 		if !whole {
