@@ -68,6 +68,10 @@ func (s *server) openCells(ctx context.Context) error {
 		cfg.Memory = bound
 	}
 	e, err := wall.New(ctx, cfg)
+	if errors.Is(err, wall.ErrCgo) {
+		return problem.New(problem.Unavailable, "server.second_wall", "no worker process can be started: %v", err).
+			WithHint("build it as `make build` does: CGO_ENABLED=0 go build ./cmd/sallyport")
+	}
 	if err != nil {
 		return problem.New(problem.Unavailable, "server.second_wall", "no worker process can be started: %v", err).
 			WithHint(`set second_wall = "off" in [cells] of server.toml to run functions in the server's own process`)

@@ -95,7 +95,7 @@ type Config struct {
 // itself: its file may have been replaced since.
 func Default(args ...string) Config {
 	return Config{
-		Program: "/proc/self/exe", Args: append([]string{os.Args[0]}, args...), Lanes: min(lanesPerProcessor*runtime.GOMAXPROCS(0), MaxLanes), Grace: 15 * time.Second,
+		Program: ownProgram, Args: append([]string{os.Args[0]}, args...), Lanes: min(lanesPerProcessor*runtime.GOMAXPROCS(0), MaxLanes), Grace: 15 * time.Second,
 		Memory: defaultMemory(),
 	}
 }
@@ -160,10 +160,20 @@ func (s State) Missing() []confine.Wall {
 	return out
 }
 
+// ErrCgo is why a program that was built with cgo starts no worker of itself: to set the capabilities of all threads, libcap then reads
+// /proc for them, which a worker's namespaces do not have, and aborts.
+var ErrCgo = errors.New("this program was built with cgo, and such a program cannot be confined")
+
+// ownProgram is the program that runs.
+const ownProgram = "/proc/self/exe"
+
 // New starts a worker and returns the engine that runs functions in it.
 func New(ctx context.Context, cfg Config) (*Engine, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("configure workers: %w", err)
+	}
+	if builtWithCgo && cfg.Program == ownProgram {
+		return nil, ErrCgo
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
