@@ -71,8 +71,7 @@ func (c *Client) DisableSecret(ctx context.Context, name string, req api.SecretV
 
 // DestroySecret destroys a version for good, or the secret with all of them.
 func (c *Client) DestroySecret(ctx context.Context, name string, req api.SecretVersionRequest) error {
-	resp, err := post[api.SecretVersionList](ctx, c, nil, c.inNamespace("secrets", name, "destroy"), req)
-	_ = resp // what is left is shown by SecretVersions
+	_, err := post[api.SecretVersionList](ctx, c, nil, c.inNamespace("secrets", name, "destroy"), req) // what is left is shown by SecretVersions
 	return err
 }
 

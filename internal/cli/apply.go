@@ -11,7 +11,7 @@ import (
 	"sallyport/api"
 	"sallyport/client"
 	"sallyport/internal/bundle"
-	"sallyport/internal/problem"
+	"sallyport/internal/manifest"
 	"sallyport/internal/scaffold"
 )
 
@@ -61,7 +61,7 @@ approval of what functions gain, an app with such a gain waits for it, and the e
 				if err := a.show(plan, func(w io.Writer) { writePlan(w, plan) }); err != nil {
 					return err
 				}
-				a.warnUnused(b.Unused)
+				a.warnUnused(b)
 				if plan.Approval != nil {
 					a.say("somebody else has to approve this: sallyport approval approve %s --namespace %s\nwho may: sallyport policy who-can approveGrants namespace:%s",
 						clean(plan.Approval.ID), c.Namespace(), c.Namespace())
@@ -81,9 +81,7 @@ type loaded struct {
 	// Policies are those beside the manifest, when there is a folder for them.
 	Policies    map[string]string
 	HasPolicies bool
-	// Unused are the grants that scripts are seen not to use.
-	Unused []problem.Fault
-	name   string
+	app         *manifest.App
 }
 
 func loadApp(dir string) (*loaded, error) {
@@ -91,16 +89,17 @@ func loadApp(dir string) (*loaded, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := &loaded{Bundle: b, Unused: bundle.Unused(b, m), name: string(m.Name)}
+	out := &loaded{Bundle: b, app: m}
 	out.Policies, out.HasPolicies, err = bundle.AppPolicies(dir)
 	return out, err
 }
 
 // warnUnused says which grants could go: what a function may reach and does not need is of use to others alone.
-func (a *app) warnUnused(unused []problem.Fault) {
+func (a *app) warnUnused(b *loaded) {
 	if a.quiet {
 		return
 	}
+	unused := bundle.Unused(b.Bundle, b.app)
 	for _, f := range unused {
 		place(a.env.Stderr, fieldError(f), "", "")
 	}
@@ -115,14 +114,14 @@ func (l *loaded) apply(ctx context.Context, c *client.Client, dry bool) (*api.Pl
 	if !l.HasPolicies {
 		return c.Apply(ctx, l.Bundle, dry)
 	}
-	policies, err := c.ApplyPolicies(ctx, false, l.name, l.Policies, true)
+	policies, err := c.ApplyPolicies(ctx, false, string(l.app.Name), l.Policies, true)
 	if err != nil {
 		return nil, err
 	}
 	plan, err := c.Apply(ctx, l.Bundle, true)
 	if err == nil && !dry {
 		if len(policies.Created)+len(policies.Updated)+len(policies.Deleted) > 0 {
-			if policies, err = c.ApplyPolicies(ctx, false, l.name, l.Policies, false); err != nil {
+			if policies, err = c.ApplyPolicies(ctx, false, string(l.app.Name), l.Policies, false); err != nil {
 				return nil, err
 			}
 		}

@@ -213,7 +213,7 @@ func (s *session) apply(ctx context.Context, background *sync.WaitGroup) {
 		writePlan(&text, plan)
 		fmt.Fprintf(&text, "applied in %s\n", time.Since(began).Round(time.Millisecond))
 		fmt.Fprint(s.app.env.Stdout, text.String())
-		s.app.warnUnused(b.Unused)
+		s.app.warnUnused(b)
 	}
 	if s.following.CompareAndSwap(false, true) {
 		background.Go(func() { s.followLogs(ctx) })

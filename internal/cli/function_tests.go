@@ -152,10 +152,7 @@ func (a *app) readFunctionTests(args []string, f functionTestFlags) (*functionTe
 	if t.app, err = loadApp(t.dir); err != nil {
 		return nil, inFolder(err, t.dir)
 	}
-	m, err := manifest.ParseApp(bundle.ManifestName, []byte(t.app.Manifest))
-	if err != nil {
-		return nil, err
-	}
+	m := t.app.app
 	if f.function != "" {
 		one, err := single(m, f)
 		if err != nil {
@@ -364,11 +361,7 @@ func (s *testSession) all(ctx context.Context, r api.Ready, t *functionTests) (e
 			return err
 		}
 	}
-	m, err := manifest.ParseApp(bundle.ManifestName, []byte(t.app.Manifest))
-	if err != nil {
-		return err
-	}
-	secrets := secretNames(m)
+	secrets := secretNames(t.app.app)
 	if err := s.setSecrets(ctx, secrets, nil); err != nil {
 		return err
 	}
@@ -376,7 +369,7 @@ func (s *testSession) all(ctx context.Context, r api.Ready, t *functionTests) (e
 		return inFolder(err, t.dir)
 	}
 	// What a function publishes is stored, and is nobody's to handle: a test is about one function.
-	for name := range m.Subscriptions {
+	for name := range t.app.app.Subscriptions {
 		if _, err := s.client.SetPaused(ctx, string(name), true); err != nil {
 			return err
 		}

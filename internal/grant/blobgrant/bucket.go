@@ -7,11 +7,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 
+	"sallyport/internal/grant/expiring"
 	"sallyport/internal/ident"
 	"sallyport/internal/problem"
 )
@@ -43,8 +42,7 @@ type bucket struct {
 	mu       sync.RWMutex // guards what follows; not held while the disk is used
 	loaded   bool
 	gone     bool // the namespace was removed
-	index    map[string]*object
-	sorted   []string            // the names
+	index    expiring.Index[*object]
 	contents map[digest]*content // that new objects may refer to
 	used     int64               // of the quota
 	pending  int64               // of the quota, by uploads
@@ -107,7 +105,6 @@ func (b *bucket) load(ctx context.Context) error {
 		return err
 	}
 	index := make(map[string]*object, len(stored))
-	sorted := make([]string, 0, len(stored))
 	contents, files := map[digest]*content{}, map[fileID]*content{}
 	var used int64
 	latest := b.latest
@@ -123,15 +120,13 @@ func (b *bucket) load(ctx context.Context) error {
 		files[o.content.id], contents[o.content.digest] = o.content, o.content
 		latest, used = max(latest, o.version), used+o.cost()
 		index[o.name] = o
-		sorted = append(sorted, o.name)
 	}
-	slices.Sort(sorted)
 	if err := b.clean(files); err != nil {
 		return err
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.index, b.sorted, b.contents, b.used, b.latest, b.loaded = index, sorted, contents, used, latest, true
+	b.index, b.contents, b.used, b.latest, b.loaded = expiring.New(index), contents, used, latest, true
 	return nil
 }
 
@@ -193,7 +188,7 @@ func (b *bucket) find(ctx context.Context, name string) (*object, error) {
 
 // present returns the object of a name unless its time is over, or nil. b.mu is held.
 func (b *bucket) present(name string) *object {
-	if o := b.index[name]; o != nil && !o.over(b.kind.cfg.Now()) {
+	if o := b.index.Get(name); o != nil && !o.Over(b.kind.cfg.Now()) {
 		return o
 	}
 	return nil
@@ -208,7 +203,7 @@ func (b *bucket) read(dst []byte, o *object, offset, length int64) ([]byte, bool
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.index[o.name] != o {
+	if b.index.Get(o.name) != o {
 		return nil, false, nil
 	}
 	if !errors.Is(err, errDamaged) && !errors.Is(err, fs.ErrNotExist) {
@@ -266,8 +261,8 @@ func (b *bucket) begin(ctx context.Context, id fileID, t *terms) error {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if len(b.index)+len(b.active) >= maxObjects {
-		return problem.New(problem.Exhausted, "grant.blob_full", "the bucket has %d objects, which is as many as may be", len(b.index)).
+	if b.index.Len()+len(b.active) >= maxObjects {
+		return problem.New(problem.Exhausted, "grant.blob_full", "the bucket has %d objects, which is as many as may be", b.index.Len()).
 			WithHint("delete objects, give them a ttl, or use a second bucket")
 	}
 	b.active[id] = true
@@ -325,11 +320,8 @@ func (b *bucket) commit(ctx context.Context, id fileID, o *object, version *uint
 	o.content.refs++
 	b.contents[o.content.digest] = o.content
 	old := b.drop(o.name)
-	b.index[o.name] = o
+	b.index.Put(o.name, o)
 	b.used += o.cost()
-	if i, ok := slices.BinarySearch(b.sorted, o.name); !ok {
-		b.sorted = slices.Insert(b.sorted, i, o.name)
-	}
 	b.mu.Unlock()
 	b.discardAll(old)
 	return kept, nil
@@ -359,13 +351,12 @@ func (b *bucket) version(name string) uint64 {
 	return 0
 }
 
-// drop takes an object out of the index and the sums, and returns the content that nothing refers to any more. b.mu is held.
+// drop takes an object that goes, or is replaced, out of the sums, and returns the content that nothing refers to any more. b.mu is held.
 func (b *bucket) drop(name string) *content {
-	o := b.index[name]
+	o := b.index.Get(name)
 	if o == nil {
 		return nil
 	}
-	delete(b.index, name)
 	b.used -= o.cost()
 	if o.content.refs--; o.content.refs > 0 {
 		return nil
@@ -391,21 +382,13 @@ func (b *bucket) forget(unknown ...fileID) {
 	for _, id := range unknown {
 		delete(b.active, id)
 	}
-	b.index, b.sorted, b.contents, b.used, b.loaded = nil, nil, nil, 0, false
+	b.index, b.contents, b.used, b.loaded = expiring.Index[*object]{}, nil, 0, false
 }
 
 // sweep removes objects whose time is over, at most that many. The turn is held.
 func (b *bucket) sweep(ctx context.Context, most int) (int, error) {
-	now := b.kind.cfg.Now()
-	var old []string
 	b.mu.RLock()
-	for name, o := range b.index {
-		if o.over(now) {
-			if old = append(old, name); len(old) == most {
-				break
-			}
-		}
-	}
+	old := b.index.Over(b.kind.cfg.Now(), most)
 	b.mu.RUnlock()
 	for _, name := range old {
 		if err := b.remove(ctx, name); err != nil {
@@ -423,9 +406,7 @@ func (b *bucket) remove(ctx context.Context, name string) error {
 	}
 	b.mu.Lock()
 	old := b.drop(name)
-	if i, ok := slices.BinarySearch(b.sorted, name); ok {
-		b.sorted = slices.Delete(b.sorted, i, i+1)
-	}
+	b.index.Delete(name)
 	b.mu.Unlock()
 	b.discardAll(old)
 	return nil
@@ -449,28 +430,10 @@ func (b *bucket) list(ctx context.Context, prefix, after string, limit int) ([]*
 	if err := b.ready(ctx); err != nil {
 		return nil, false, err
 	}
-	now := b.kind.cfg.Now()
 	b.mu.RLock()
 	defer b.mu.RUnlock()
-	first, found := slices.BinarySearch(b.sorted, max(prefix, after))
-	if found && after >= prefix && after != "" {
-		first++
-	}
-	var out []*object
-	for _, name := range b.sorted[min(first, len(b.sorted)):] {
-		if !strings.HasPrefix(name, prefix) {
-			break
-		}
-		o := b.index[name]
-		if o.over(now) {
-			continue
-		}
-		if len(out) == limit {
-			return out, true, nil
-		}
-		out = append(out, o)
-	}
-	return out, false, nil
+	out, more := b.index.List(prefix, after, limit, b.kind.cfg.Now())
+	return out, more, nil
 }
 
 // close has everything refused from now on: the namespace was removed.

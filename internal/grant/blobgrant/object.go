@@ -46,7 +46,8 @@ type object struct {
 // cost is what the object takes of the quota: as much as if no other had its content.
 func (o *object) cost() int64 { return o.content.size + objectCost }
 
-func (o *object) over(now time.Time) bool { return !o.expires.IsZero() && !now.Before(o.expires) }
+// Over implements expiring.Entry.
+func (o *object) Over(now time.Time) bool { return !o.expires.IsZero() && !now.Before(o.expires) }
 
 var errObject = errors.New("malformed object")
 

@@ -6,12 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
+	"sallyport/internal/grant/expiring"
 	"sallyport/internal/problem"
 	"sallyport/internal/store"
 )
@@ -38,7 +37,8 @@ type entry struct {
 // cost is what the entry takes of the quota.
 func (e *entry) cost() int64 { return int64(len(e.key) + e.size + entryCost) }
 
-func (e *entry) over(now time.Time) bool { return !e.expires.IsZero() && !now.Before(e.expires) }
+// Over implements expiring.Entry.
+func (e *entry) Over(now time.Time) bool { return !e.expires.IsZero() && !now.Before(e.expires) }
 
 // describe appends the members that say what an entry is.
 func (e *entry) describe(dst []byte) []byte {
@@ -62,11 +62,10 @@ type bucket struct {
 
 	mu     sync.RWMutex // guards what follows; not held while the storage is used
 	loaded bool
-	index  map[string]*entry
-	sorted []string // the keys
-	used   int64    // of the quota
-	cached int64    // bytes of values in memory
-	latest uint64   // version
+	index  expiring.Index[*entry]
+	used   int64  // of the quota
+	cached int64  // bytes of values in memory
+	latest uint64 // version
 	swept  time.Time
 }
 
@@ -106,7 +105,6 @@ func (b *bucket) load(ctx context.Context) error {
 		return err
 	}
 	index := make(map[string]*entry, len(stored))
-	sorted := make([]string, 0, len(stored))
 	var used, cached int64
 	latest := b.latest
 	for _, s := range stored {
@@ -120,12 +118,10 @@ func (b *bucket) load(ctx context.Context) error {
 			e.value = nil
 		}
 		index[e.key] = e
-		sorted = append(sorted, e.key)
 	}
-	slices.Sort(sorted)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.index, b.sorted, b.used, b.cached, b.latest, b.loaded = index, sorted, used, cached, latest, true
+	b.index, b.used, b.cached, b.latest, b.loaded = expiring.New(index), used, cached, latest, true
 	return nil
 }
 
@@ -148,13 +144,13 @@ func (b *bucket) get(ctx context.Context, key string) (*entry, error) {
 			return nil, err
 		}
 		b.mu.RLock()
-		e := b.index[key]
+		e := b.index.Get(key)
 		var copied entry
 		if e != nil {
 			copied = *e
 		}
 		b.mu.RUnlock()
-		if e == nil || copied.over(b.now()) {
+		if e == nil || copied.Over(b.now()) {
 			return nil, nil
 		}
 		if copied.value != nil {
@@ -180,7 +176,7 @@ func (b *bucket) get(ctx context.Context, key string) (*entry, error) {
 func (b *bucket) remember(e *entry, value []byte, version uint64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.index[e.key] != e || e.version != version || e.value != nil {
+	if b.index.Get(e.key) != e || e.version != version || e.value != nil {
 		return
 	}
 	b.room(int64(len(value)))
@@ -190,7 +186,7 @@ func (b *bucket) remember(e *entry, value []byte, version uint64) {
 
 // room forgets values until there is memory for size more bytes. b.mu is held.
 func (b *bucket) room(size int64) {
-	for _, e := range b.index { // in no order, so what is asked for often comes back
+	for _, e := range b.index.All() { // in no order, so what is asked for often comes back
 		if b.cached+size <= cacheBytes {
 			return
 		}
@@ -220,7 +216,7 @@ func (b *bucket) set(ctx context.Context, e *entry, version *uint64, quota int64
 func (b *bucket) version(key string) uint64 {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
-	if e := b.index[key]; e != nil && !e.over(b.now()) {
+	if e := b.index.Get(key); e != nil && !e.Over(b.now()) {
 		return e.version
 	}
 	return 0
@@ -245,11 +241,8 @@ func (b *bucket) put(ctx context.Context, e *entry, quota int64) error {
 	defer b.mu.Unlock()
 	b.drop(e.key)
 	b.room(int64(e.size))
-	b.index[e.key] = e
+	b.index.Put(e.key, e)
 	b.used, b.cached = b.used+e.cost(), b.cached+int64(e.size)
-	if i, ok := slices.BinarySearch(b.sorted, e.key); !ok {
-		b.sorted = slices.Insert(b.sorted, i, e.key)
-	}
 	return nil
 }
 
@@ -264,7 +257,7 @@ func (b *bucket) fits(ctx context.Context, e *entry, quota int64) error {
 	for {
 		b.mu.RLock()
 		used := b.used
-		if old := b.index[e.key]; old != nil {
+		if old := b.index.Get(e.key); old != nil {
 			used -= old.cost()
 		}
 		b.mu.RUnlock()
@@ -280,16 +273,8 @@ func (b *bucket) fits(ctx context.Context, e *entry, quota int64) error {
 
 // sweep removes values whose time is over, at most that many. The turn is held.
 func (b *bucket) sweep(ctx context.Context, most int) (int, error) {
-	now := b.now()
-	var old []string
 	b.mu.RLock()
-	for key, e := range b.index {
-		if e.over(now) {
-			if old = append(old, key); len(old) == most {
-				break
-			}
-		}
-	}
+	old := b.index.Over(b.now(), most)
 	b.mu.RUnlock()
 	for _, key := range old {
 		if err := b.remove(ctx, key); err != nil {
@@ -308,27 +293,25 @@ func (b *bucket) remove(ctx context.Context, key string) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.drop(key)
-	if i, ok := slices.BinarySearch(b.sorted, key); ok {
-		b.sorted = slices.Delete(b.sorted, i, i+1)
-	}
+	b.index.Delete(key)
 	return nil
 }
 
-// drop takes an entry out of the index and the sums. b.mu is held.
+// drop takes an entry that goes, or is replaced, out of the sums. b.mu is held.
 func (b *bucket) drop(key string) {
-	e := b.index[key]
+	e := b.index.Get(key)
 	if e == nil {
 		return
 	}
 	b.used, b.cached = b.used-e.cost(), b.cached-int64(len(e.value))
-	delete(b.index, key)
+	e.value = nil // or room, which may still find it, would count it again
 }
 
 // forget has the index read again: after a failed write nobody knows what is stored.
 func (b *bucket) forget() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.index, b.sorted, b.loaded = nil, nil, false
+	b.index, b.loaded = expiring.Index[*entry]{}, false
 }
 
 // delete removes a key, when version is nil or that of the present value. It reports whether there was one that it removed.
@@ -379,30 +362,15 @@ func (b *bucket) list(ctx context.Context, prefix, after string, limit int) ([]e
 	if err := b.ready(ctx); err != nil {
 		return nil, false, err
 	}
-	now := b.now()
 	b.mu.RLock()
 	defer b.mu.RUnlock()
-	first, found := slices.BinarySearch(b.sorted, max(prefix, after))
-	if found && after >= prefix && after != "" {
-		first++
+	found, more := b.index.List(prefix, after, limit, b.now())
+	out := make([]entry, len(found))
+	for i, e := range found {
+		out[i] = *e
+		out[i].value = nil
 	}
-	var out []entry
-	for _, key := range b.sorted[min(first, len(b.sorted)):] {
-		if !strings.HasPrefix(key, prefix) {
-			break
-		}
-		e := b.index[key]
-		if e.over(now) {
-			continue
-		}
-		if len(out) == limit {
-			return out, true, nil
-		}
-		listed := *e
-		listed.value = nil
-		out = append(out, listed)
-	}
-	return out, false, nil
+	return out, more, nil
 }
 
 var errEntry = errors.New("malformed entry")
