@@ -285,6 +285,8 @@ type Grant struct {
 	Timeout      string   `json:"timeout"`
 	RequestBytes int64    `json:"request_bytes"`
 	ReplyBytes   int64    `json:"reply_bytes"`
+	// InvocationBytes is the most that one invocation sends and receives, on all its uses together.
+	InvocationBytes int64 `json:"invocation_bytes"`
 }
 
 // FunctionList is all functions of a namespace by name.

@@ -46,6 +46,8 @@ type Call struct {
 	Request []byte
 	// Body is what comes with it as bytes; it may be nil.
 	Body []byte
+	// Spent counts the bytes of the invocation.
+	Spent Spent
 }
 
 // Reply is what the guest gets.
