@@ -88,6 +88,8 @@ type Kind interface {
 // Use says what a secret is revealed for.
 type Use struct {
 	Caller Caller
+	// Check says that no function uses the value: the grant is looked at for the principal of the context, who is deploying it.
+	Check bool
 }
 
 // Secrets reveals secret values to the doors, outside the sandbox. It is implemented by the store of secrets.
