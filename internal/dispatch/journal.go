@@ -63,8 +63,8 @@ func (d *Dispatcher) settleEntry(del *delivery, dead bool) []byte {
 type outbox struct {
 	mu      sync.Mutex
 	waiting [][]byte
-	last    packed // what may be added to, of waiting
-	added   uint64 // entries ever added, and those known to be on disk
+	open    []packed // those of waiting that may be added to
+	added   uint64   // entries ever added, and those known to be on disk
 	written uint64
 	closed  bool
 	more    chan struct{}
@@ -80,7 +80,7 @@ func (o *outbox) add(entry []byte) {
 	o.mu.Lock()
 	o.waiting = append(o.waiting, entry)
 	o.added++
-	o.last.open = false
+	o.open = o.open[:0]
 	o.mu.Unlock()
 	o.wake()
 }
@@ -115,8 +115,9 @@ func (o *outbox) take() (entries [][]byte, closed bool) {
 		n++
 	}
 	entries = o.waiting[:n:n]
+	o.open = o.open[:0] // what the writer has is written as it is
 	if o.waiting = o.waiting[n:]; len(o.waiting) == 0 {
-		o.waiting, o.last.open = nil, false // what the writer has is written as it is
+		o.waiting = nil
 	}
 	return entries, o.closed
 }

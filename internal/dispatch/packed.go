@@ -21,15 +21,20 @@ const (
 	flagFinal  = 1 << 1 // attempted once only
 )
 
-// packed is the entry that further deliveries may be added to: the last one that waits in the outbox.
+// packed is an entry in the outbox that further deliveries may be added to. There are such entries of one kind at a time, and nothing
+// else comes after them: so what is added to any of them is told in the order in which it was, but for deliveries that
+// have nothing to do with each other.
 type packed struct {
-	open  bool
+	at    int // in what waits
 	kind  byte
 	flags byte
 	route *route
 	pos   ident.Position // of the delivery before
 	base  int64          // Unix nanoseconds, in a settle entry
 }
+
+// maxOpen bounds the entries that are looked through for the one to add to.
+const maxOpen = 16
 
 // isPlain reports whether a delivery that is to be parked is one that an entry of many can tell of.
 func isPlain(del *delivery) bool { return del.made == 0 && del.next == 0 && len(del.tries) == 0 }
@@ -48,9 +53,7 @@ func (o *outbox) addPark(del *delivery) {
 		flags |= flagFinal
 	}
 	o.mu.Lock()
-	b := o.extend(entryParkPlain, flags, del.route, 0)
-	*b = binary.AppendVarint(*b, int64(del.pos-o.last.pos))
-	o.last.pos = del.pos
+	o.extend(entryParkPlain, flags, del.route, del.pos, 0)
 	o.mu.Unlock()
 	o.wake()
 }
@@ -58,31 +61,48 @@ func (o *outbox) addPark(del *delivery) {
 // addSettled adds a delivery that was parked, and is done by its first attempt.
 func (o *outbox) addSettled(pos ident.Position, r *route, t *try) {
 	o.mu.Lock()
-	b := o.extend(entrySettlePlain, 0, r, t.Started)
-	*b = binary.AppendVarint(*b, int64(pos-o.last.pos))
-	*b = appendTry(*b, o.last.base, t)
-	o.last.pos = pos
+	at, base := o.extend(entrySettlePlain, 0, r, pos, t.Started)
+	o.waiting[at] = appendTry(o.waiting[at], base, t)
 	o.mu.Unlock()
 	o.wake()
 }
 
-// extend returns the entry to add a delivery to: the last one if it is of the same sort and still here, otherwise a new one.
-// o.mu is held.
-func (o *outbox) extend(kind, flags byte, r *route, base int64) *[]byte {
-	last := &o.last
-	if n := len(o.waiting); n > 0 && last.open && last.kind == kind && last.flags == flags && last.route == r && len(o.waiting[n-1]) < maxPacked {
-		return &o.waiting[n-1]
+// extend adds a delivery to an entry of its sort that waits, or begins one, and returns where it is, and its base. o.mu is held.
+func (o *outbox) extend(kind, flags byte, r *route, pos ident.Position, started int64) (at int, base int64) {
+	p := o.openFor(kind, flags, r)
+	if p == nil {
+		if len(o.open) > 0 && o.open[0].kind != kind || len(o.open) == maxOpen {
+			o.open = o.open[:0]
+		}
+		b := append(make([]byte, 0, 512), kind, flags)
+		b = appendString(b, string(r.sub))
+		b = appendString(b, string(r.fn))
+		if kind == entrySettlePlain {
+			b = binary.AppendVarint(b, started)
+		}
+		o.open = append(o.open, packed{at: len(o.waiting), kind: kind, flags: flags, route: r, base: started})
+		o.waiting = append(o.waiting, b)
+		o.added++
+		p = &o.open[len(o.open)-1]
 	}
-	b := append(make([]byte, 0, 512), kind, flags)
-	b = appendString(b, string(r.sub))
-	b = appendString(b, string(r.fn))
-	if kind == entrySettlePlain {
-		b = binary.AppendVarint(b, base)
+	o.waiting[p.at] = binary.AppendVarint(o.waiting[p.at], int64(pos-p.pos))
+	p.pos = pos
+	return p.at, p.base
+}
+
+// openFor returns the open entry of this sort, if there is one with room.
+func (o *outbox) openFor(kind, flags byte, r *route) *packed {
+	for i := range o.open {
+		p := &o.open[i]
+		if p.kind == kind && p.flags == flags && p.route == r {
+			if len(o.waiting[p.at]) < maxPacked {
+				return p
+			}
+			o.open = append(o.open[:i], o.open[i+1:]...)
+			return nil
+		}
 	}
-	o.waiting = append(o.waiting, b)
-	o.added++
-	*last = packed{open: true, kind: kind, flags: flags, route: r, base: base}
-	return &o.waiting[len(o.waiting)-1]
+	return nil
 }
 
 // appendTry appends what there is to tell of a first attempt that did not fail, to the microsecond.
