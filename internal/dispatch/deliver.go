@@ -64,6 +64,7 @@ func (d *Dispatcher) deliver(ctx context.Context, tk *ticket, del *delivery) {
 		defer d.letters.RUnlock()
 		letter = d.storeLetter(ctx, del, &res)
 	}
+	defer d.moved() // when the lock is free
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.giveBack(tk, &res)

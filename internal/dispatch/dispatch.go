@@ -92,6 +92,8 @@ type Config struct {
 	Attempted func(outcome string, took time.Duration)
 	// Used, when set, is told what each invocation took.
 	Used func(Use)
+	// Moved, when set, is called after events were read and after each attempt, when Way and State tell of it. It MUST NOT block.
+	Moved func()
 }
 
 // Use is what one invocation took, and whose it was.
@@ -358,7 +360,14 @@ func (d *Dispatcher) read(ctx context.Context) error {
 		d.admit(b)
 		d.advance()
 		d.mu.Unlock()
+		d.moved()
 		d.cfg.Budget.fill()
+	}
+}
+
+func (d *Dispatcher) moved() {
+	if d.cfg.Moved != nil {
+		d.cfg.Moved()
 	}
 }
 
