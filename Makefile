@@ -44,10 +44,11 @@ unit: guests postgres ## unit tests without the race detector (quick)
 	@go test ./...
 
 race: guests postgres ## unit tests under the race detector, one package after the other: some measure time
+	@CGO_ENABLED=1 go build -race ./... # on all processors
 	@CGO_ENABLED=1 go test -race -p 1 -timeout 30m $$(go list ./... | grep -v '/test/')
 
-isolation: ## 100,000 events of several functions, none of which may see another's
-	@go test -count=1 -run TestNeverSeen ./internal/cell
+isolation: ## 100,000 events of several functions, none of which may see another's, and no secret that outlives one
+	@go test -count=1 -run 'TestNeverSeen|TestSecretsLeaveMemory' ./internal/cell
 
 blackbox: build guests postgres ## drive the real binary: scripts, faults, conformance
 	@SALLYPORT=$(CURDIR)/bin/sallyport go test -count=1 -timeout 30m ./test/...

@@ -21,6 +21,9 @@ import (
 // any guest had, in use, waiting or spare, has the secret, nor has the template that the next event begins with. While the guest runs it is found,
 // so it is looked for in the right place. What is not claimed is the heap of the process: buffers there live until the collector takes them.
 func TestSecretsLeaveMemory(t *testing.T) {
+	if underRace {
+		t.Skip("the race detector sees nothing of guests, and its own memory takes minutes to search; `make isolation` runs this without it")
+	}
 	const spread = `
 const copies = [];
 const keep = (v) => { for (let i = 0; i < 50; i++) copies.push(v + i, [v, i].join(), new TextEncoder().encode(v + i)); };

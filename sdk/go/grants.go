@@ -84,6 +84,36 @@ func (c *Context) Invoke(grant string, data, to any) error {
 	return a.Decode(to)
 }
 
+// Secret returns the value of a grant of kind secret. Ask again rather than keep it: it may be rotated.
+func (c *Context) Secret(grant string) ([]byte, error) {
+	a, err := c.Call(grant, "value", nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	var r struct {
+		Value  string `json:"value"`
+		Base64 []byte `json:"base64"`
+	}
+	if err := a.Decode(&r); err != nil || r.Base64 != nil {
+		return r.Base64, err
+	}
+	return []byte(r.Value), nil
+}
+
+// Token returns a token that says who the function is, for the audience of a grant of kind identity, and when it ends.
+func (c *Context) Token(grant string) (token string, expires time.Time, err error) {
+	a, err := c.Call(grant, "token", nil, nil)
+	if err != nil {
+		return "", time.Time{}, err
+	}
+	var r struct {
+		Token   string    `json:"token"`
+		Expires time.Time `json:"expires"`
+	}
+	err = a.Decode(&r)
+	return r.Token, r.Expires, err
+}
+
 // GrantUse is what a handler wants of a grant in a test.
 type GrantUse struct {
 	Grant, Op string

@@ -28,6 +28,8 @@ func failed(err error) *wireError {
 			w.Retry = new(bool)
 		}
 		w.RetryAfterSeconds = f.wait.Seconds()
+	} else if g, ok := errors.AsType[*GrantError](err); ok {
+		w.Retry, w.RetryAfterSeconds = &g.Retry, g.RetryAfter
 	}
 	return w
 }

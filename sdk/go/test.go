@@ -30,7 +30,7 @@ func Test(h Handler, event []byte) Outcome {
 func test(h Handler, event []byte, host *testHost) Outcome {
 	r := handle(h, host, event)
 	if r.failure != nil {
-		return Outcome{Log: host.lines, Err: errors.New(r.failure.Message), Final: r.failure.Retry != nil}
+		return Outcome{Log: host.lines, Err: errors.New(r.failure.Message), Final: r.failure.Retry != nil && !*r.failure.Retry}
 	}
 	return Outcome{Reply: r.reply, Events: r.events, Log: host.lines}
 }

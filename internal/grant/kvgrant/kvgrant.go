@@ -270,14 +270,14 @@ type (
 
 // entry returns what a set would store.
 func (d *door) entry(key string, r *request, call *grant.Call) (*entry, error) {
-	// Bytes that are none and no bytes are the same on the way from a worker: what there is beside a value counts only when it is some.
+	// No bytes and none are the same on the way from a worker: without a value the body counts, which may be empty, and beside one only when it is not.
 	e := &entry{key: key, value: r.Value, binary: r.Value == nil}
 	if e.binary {
 		e.value = call.Body
 	}
 	switch {
-	case r.Value == nil && call.Body == nil, r.Value != nil && len(call.Body) > 0:
-		return nil, malformed("a value is set to JSON or to bytes, one of them")
+	case r.Value != nil && len(call.Body) > 0:
+		return nil, malformed("a value is set to JSON or to bytes, not to both")
 	case int64(len(e.value)) > d.grant.ValueSize:
 		return nil, problem.New(problem.TooLarge, "grant.kv_too_large", "the value is %d bytes, the grant takes %d", len(e.value), d.grant.ValueSize)
 	case call.Op == OpCompareAndSet && r.Version == nil:

@@ -349,7 +349,6 @@ func TestRefusals(t *testing.T) {
 		{"set", fmt.Sprintf(`{"key":%q,"value":1}`, strings.Repeat("k", 513)), "grant.kv_too_large"},
 		{"set", `{"key":"","value":1}`, "grant.kv_request"},
 		{"set", `{"key":"a\u0000","value":1}`, "grant.kv_request"},
-		{"set", `{"key":"a"}`, "grant.kv_request"},
 		{"set", `{"key":"a","value":1,"version":0}`, "grant.kv_request"},
 		{"set", `{"key":"a","value":1,"prefix2":0}`, "grant.kv_request"},
 		{"compareAndSet", `{"key":"a","value":1}`, "grant.kv_request"},

@@ -34,6 +34,17 @@ pub trait Host {
     fn log(&mut self, level: i32, line: &str);
     fn attempt(&self) -> u32;
     fn deadline_millis(&self) -> i64;
+    /// Begins a use of a grant and returns its number.
+    fn grant_start(&mut self, grant: &str, op: &str, request: &str, body: &[u8]) -> i32;
+    /// Waits for the answer to a use and takes it.
+    fn grant_wait(&mut self, number: i32) -> GrantAnswer;
+}
+
+/// The answer to a use: whether it was served, its JSON and its bytes.
+pub struct GrantAnswer {
+    pub served: bool,
+    pub json: Vec<u8>,
+    pub body: Vec<u8>,
 }
 
 /// The server.
@@ -54,6 +65,39 @@ impl Host for Server {
     fn deadline_millis(&self) -> i64 {
         // SAFETY: the call takes and returns numbers only.
         unsafe { imports::deadline() }
+    }
+
+    fn grant_start(&mut self, grant: &str, op: &str, request: &str, body: &[u8]) -> i32 {
+        // SAFETY: the host reads that many bytes at each address, which are those of what is passed.
+        unsafe {
+            imports::grant_start(
+                grant.as_ptr(),
+                grant.len(),
+                op.as_ptr(),
+                op.len(),
+                request.as_ptr(),
+                request.len(),
+                body.as_ptr(),
+                body.len(),
+            )
+        }
+    }
+
+    fn grant_wait(&mut self, number: i32) -> GrantAnswer {
+        // SAFETY: the host writes at most as many bytes as it is given, to memory that has as many.
+        unsafe {
+            imports::grant_wait(number, -1);
+            let part = |part: i32| {
+                let mut bytes = vec![0; imports::grant_size(number, part).max(0) as usize];
+                let read = imports::grant_read(number, part, 0, bytes.as_mut_ptr(), bytes.len());
+                bytes.truncate(read.max(0) as usize);
+                bytes
+            };
+            let (json, body) = (part(0), part(1));
+            let served = imports::grant_status(number) == 1;
+            imports::grant_end(number);
+            GrantAnswer { served, json, body }
+        }
     }
 }
 
@@ -81,41 +125,4 @@ pub fn result(text: &str) {
     // SAFETY: the host reads that many bytes at that address, which are the text's. When the result
     // is over its limit, the invocation ends, whatever is done about it here.
     unsafe { imports::result_write(text.as_ptr(), text.len()) };
-}
-
-/// Begins a use of a grant and returns its number.
-#[cfg(target_family = "wasm")]
-pub fn grant_start(grant: &str, op: &str, request: &str, body: &[u8]) -> i32 {
-    // SAFETY: the host reads that many bytes at each address, which are those of what is passed.
-    unsafe {
-        imports::grant_start(
-            grant.as_ptr(),
-            grant.len(),
-            op.as_ptr(),
-            op.len(),
-            request.as_ptr(),
-            request.len(),
-            body.as_ptr(),
-            body.len(),
-        )
-    }
-}
-
-/// Waits for the answer to a use and takes it: whether it was served, its JSON and its bytes.
-#[cfg(target_family = "wasm")]
-pub fn grant_wait(number: i32) -> (bool, Vec<u8>, Vec<u8>) {
-    // SAFETY: the host writes at most as many bytes as it is given, to memory that has as many.
-    unsafe {
-        imports::grant_wait(number, -1);
-        let part = |part: i32| {
-            let mut bytes = vec![0; imports::grant_size(number, part).max(0) as usize];
-            let read = imports::grant_read(number, part, 0, bytes.as_mut_ptr(), bytes.len());
-            bytes.truncate(read.max(0) as usize);
-            bytes
-        };
-        let (json, body) = (part(0), part(1));
-        let served = imports::grant_status(number) == 1;
-        imports::grant_end(number);
-        (served, json, body)
-    }
 }

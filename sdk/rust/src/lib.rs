@@ -33,13 +33,15 @@ use std::borrow::Cow;
 use std::error::Error;
 use std::time::Duration;
 
+mod grant;
 #[doc(hidden)]
 pub mod host;
 mod json;
 
+pub use grant::{Answer, GrantError, HttpRequest, HttpResponse, Use};
 pub use json::{Json, Value};
 
-use host::Host;
+use host::{GrantAnswer, Host};
 use json::write_string;
 
 /// The event to handle, with the attributes of CloudEvents 1.0.
@@ -337,12 +339,45 @@ pub struct Outcome {
     pub log: Vec<String>,
 }
 
+/// What a handler wants of a grant in [`test_with()`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GrantUse<'a> {
+    /// The name of the grant.
+    pub grant: &'a str,
+    /// What is to be done.
+    pub op: &'a str,
+    /// The request, which is JSON.
+    pub request: &'a str,
+    /// What comes with it as bytes.
+    pub body: &'a [u8],
+}
+
 /// Runs a handler with an event, given in the JSON format of CloudEvents, as the first attempt.
 pub fn test(handler: Handler, event: &str) -> Outcome {
-    struct Fake(Vec<String>);
-    impl Host for Fake {
+    test_with(handler, event, |u| {
+        Err(GrantError {
+            code: "grant.not_granted".into(),
+            message: format!("the function has no grant {}", u.grant),
+            retry: false,
+            retry_after: None,
+        })
+    })
+}
+
+/// [`test()`] for a handler that uses grants: `answer` stands in for them.
+pub fn test_with(
+    handler: Handler,
+    event: &str,
+    answer: impl FnMut(&GrantUse) -> Result<Answer, GrantError>,
+) -> Outcome {
+    struct Fake<F> {
+        log: Vec<String>,
+        answers: Vec<Result<Answer, GrantError>>,
+        answer: F,
+    }
+    impl<F: FnMut(&GrantUse) -> Result<Answer, GrantError>> Host for Fake<F> {
         fn log(&mut self, level: i32, line: &str) {
-            self.0.push(format!(
+            self.log.push(format!(
                 "{} {line}",
                 ["debug", "info", "warn", "error"][level as usize]
             ));
@@ -353,12 +388,40 @@ pub fn test(handler: Handler, event: &str) -> Outcome {
         fn deadline_millis(&self) -> i64 {
             i64::MAX
         }
+        fn grant_start(&mut self, grant: &str, op: &str, request: &str, body: &[u8]) -> i32 {
+            let used = GrantUse {
+                grant,
+                op,
+                request,
+                body,
+            };
+            self.answers.push((self.answer)(&used));
+            self.answers.len() as i32
+        }
+        fn grant_wait(&mut self, number: i32) -> GrantAnswer {
+            match self.answers[number as usize - 1].clone() {
+                Ok(Answer { value, body }) => GrantAnswer {
+                    served: true,
+                    json: value.into_bytes(),
+                    body,
+                },
+                Err(e) => GrantAnswer {
+                    served: false,
+                    json: e.value().to_string().into_bytes(),
+                    body: vec![],
+                },
+            }
+        }
     }
-    let mut host = Fake(vec![]);
+    let mut host = Fake {
+        log: vec![],
+        answers: vec![],
+        answer,
+    };
     let (result, _) = run(handler, event.as_bytes(), &mut host);
     Outcome {
         result,
-        log: host.0,
+        log: host.log,
     }
 }
 
