@@ -39,6 +39,8 @@ func roles() map[string]func(context.Context, []string) error {
 		"barecalls":   runBareCalls,
 		"wakes":       runWakes,
 		"baregrants":  runBareGrants,
+		"behind":      behind,
+		"attack":      runAttack,
 	}
 }
 

@@ -1,7 +1,7 @@
 // Command bench measures the real binary beside its baselines, in one run on one machine, and
 // prints ratios. Run it with `make bench`; `go run ./bench -h` lists the flags.
 //
-// Every server process is pinned to processor 0 and the load generator to processor 1, but for the measures deploy and fair,
+// Every server process is pinned to processor 0 and the load generator to processor 1, but for the measures deploy, fair and beside,
 // in which the server has both. The figure
 // to compare is the CPU time of the whole server process per event: it does not count waiting for a
 // busy core or for the disk, so it says what a core can carry. Wall rates and latencies are printed
@@ -41,6 +41,7 @@ type options struct {
 	profile  string
 	workerd  string
 	idleGo   int
+	attacks  string
 }
 
 func main() { os.Exit(doMain(os.Args[1:], os.Stdout, os.Stderr)) }
@@ -63,13 +64,14 @@ func doMain(args []string, stdout, stderr io.Writer) int {
 	flags.StringVar(&o.binary, "binary", "", "the sallyport `file` to measure (default: built from this checkout)")
 	flags.StringVar(&o.dir, "dir", "", "`folder` for the data of the run, on the disk to measure (default: a new one in the temporary folder)")
 	flags.StringVar(&o.json, "json", "", "write the results to `file` too")
-	flags.StringVar(&o.only, "only", "a,b,c,d,start,cell,workerd,kept,wake,deploy,restart,idle,wall,fair,gate", "which measures to take")
+	flags.StringVar(&o.only, "only", "a,b,c,d,start,cell,workerd,kept,wake,deploy,restart,idle,wall,fair,beside,gate", "which measures to take")
 	flags.IntVar(&o.rounds, "rounds", 3, "how often each pair is measured, in turn")
 	flags.DurationVar(&o.duration, "duration", 4*time.Second, "how long one measurement lasts")
 	flags.IntVar(&o.clients, "clients", 64, "keep-alive connections")
 	flags.IntVar(&o.stored, "stored", 1_000_000, "events stored before the restart is timed")
 	flags.StringVar(&o.profile, "profile", "", "write a CPU profile of the server to `file`, of the last of (a), (b), (kept) and (gate) that is measured")
 	flags.IntVar(&o.idleGo, "idle-go", 100, "how many of the 10,000 idle functions are Go modules; to compile one takes seconds")
+	flags.StringVar(&o.attacks, "attacks", "", "which attacks (beside) has, such as loop-js,memory-wasm (default: all)")
 	flags.StringVar(&o.workerd, "workerd", "", "the workerd `file` to compare with (default: npm installs one into the folder of the run)")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
@@ -123,6 +125,7 @@ func run(ctx context.Context, o options, stdout, stderr io.Writer) (err error) {
 		{"idle", measureIdle},
 		{"wall", measureWall},
 		{"fair", measureFair},
+		{"beside", measureBeside},
 		{"grants", measureGrants},
 		{"gate", measureGate},
 	}

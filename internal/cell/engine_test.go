@@ -28,6 +28,28 @@ func testEngine(t testing.TB) *cell.Engine {
 	return e
 }
 
+// loaded is a function of this process, or of a worker behind the second wall.
+type loaded interface {
+	Invoke(context.Context, cell.Input) (cell.Result, cell.Usage, error)
+	Kind() string
+	Limits() cell.Limits
+	Close(context.Context) error
+}
+
+// loader loads functions into one of them.
+type loader func(context.Context, cell.Spec, cell.Limits) (loaded, error)
+
+// here loads into an engine of this process.
+func here(e *cell.Engine) loader {
+	return func(ctx context.Context, spec cell.Spec, limits cell.Limits) (loaded, error) {
+		f, err := e.Load(ctx, spec, limits)
+		if err != nil {
+			return nil, err // not a nil function that is no nil interface
+		}
+		return f, nil
+	}
+}
+
 func load(t testing.TB, spec cell.Spec, limits cell.Limits) *cell.Function {
 	t.Helper()
 	f, err := testEngine(t).Load(t.Context(), spec, limits)
@@ -57,7 +79,7 @@ type lines []string
 
 func (l *lines) add(level, message string) { *l = append(*l, level+" "+message) }
 
-func invoke(t testing.TB, f *cell.Function, data string) (cell.Result, lines, error) {
+func invoke(t testing.TB, f loaded, data string) (cell.Result, lines, error) {
 	t.Helper()
 	var log lines
 	result, usage, err := f.Invoke(t.Context(), cell.Input{Event: event(data), EventID: "e-1", Attempt: 1, Log: log.add})
@@ -68,7 +90,7 @@ func invoke(t testing.TB, f *cell.Function, data string) (cell.Result, lines, er
 }
 
 // reply invokes f, which must succeed, and returns its reply.
-func reply(t testing.TB, f *cell.Function, data string) string {
+func reply(t testing.TB, f loaded, data string) string {
 	t.Helper()
 	result, _, err := invoke(t, f, data)
 	if err != nil {

@@ -57,7 +57,7 @@ func TestBesideBombs(t *testing.T) {
 	t.Parallel()
 	list := bombs(t)
 	e := testEngine(t)
-	beside := neighbours(t, e)
+	beside := neighbours(t, here(e))
 	stop := explode(t, list, 2)
 	for range 100 {
 		beside.check(t)

@@ -77,7 +77,7 @@ var boundaries = []uint64{
 func TestHostFunctions(t *testing.T) {
 	t.Parallel()
 	e := testEngine(t)
-	beside := neighbours(t, e)
+	beside := neighbours(t, here(e))
 	t.Run("calls", func(t *testing.T) {
 		for _, of := range hostFunctions() {
 			t.Run(of.module+"."+of.name, func(t *testing.T) {

@@ -47,12 +47,21 @@ func pack() (all []hostile) {
 // a sentence of some lines, and the functions beside it answer as before.
 func TestHostile(t *testing.T) {
 	t.Parallel()
+	e := ownEngine(t)
+	meetAll(t, here(e))
+	if e.Idle() != 0 {
+		t.Errorf("%d instances wait, and every function is closed", e.Idle())
+	}
+}
+
+// meetAll has everything in the pack loaded and invoked.
+func meetAll(t *testing.T, load loader) {
+	t.Helper()
 	all := pack()
 	if len(all) < minHostile {
 		t.Fatalf("the pack has %d entries; want %d or more", len(all), minHostile)
 	}
-	e := ownEngine(t)
-	beside := neighbours(t, e)
+	beside := neighbours(t, load)
 	names := map[string]bool{}
 	t.Run("pack", func(t *testing.T) {
 		for _, h := range all {
@@ -62,16 +71,13 @@ func TestHostile(t *testing.T) {
 			names[h.name] = true
 			t.Run(h.name, func(t *testing.T) {
 				t.Parallel()
-				h.meet(t, e)
+				h.meet(t, load)
 				beside.check(t)
 			})
 		}
 	})
 	beside.check(t)
 	beside.close(t)
-	if e.Idle() != 0 {
-		t.Errorf("%d instances wait, and every function is closed", e.Idle())
-	}
 	t.Logf("%d entries", len(all))
 }
 
@@ -99,9 +105,9 @@ func (h hostile) limits() cell.Limits {
 }
 
 // meet loads h, and has it handle events.
-func (h hostile) meet(t *testing.T, e *cell.Engine) {
+func (h hostile) meet(t *testing.T, load loader) {
 	t.Helper()
-	f, err := e.Load(t.Context(), h.spec, h.limits())
+	f, err := load(t.Context(), h.spec, h.limits())
 	if h.at == atLoad {
 		h.refused(t, err, problem.Unprocessable)
 		return
@@ -192,14 +198,14 @@ func causes(err error) string {
 }
 
 // beside are functions that have nothing to do with the hostile ones.
-type beside struct{ script, echo, scanner *cell.Function }
+type beside struct{ script, echo, scanner loaded }
 
 // neighbours returns functions that have served an event.
-func neighbours(t testing.TB, e *cell.Engine) *beside {
+func neighbours(t testing.TB, load loader) *beside {
 	t.Helper()
 	b := &beside{}
 	for _, it := range []struct {
-		to   **cell.Function
+		to   *loaded
 		spec cell.Spec
 	}{
 		{&b.script, js(`let n = 0; export default async (e) => {
@@ -211,7 +217,7 @@ func neighbours(t testing.TB, e *cell.Engine) *beside {
 		{&b.echo, wasm("echo.wasm", echo())},
 		{&b.scanner, wasm("scanner.wasm", scanner(0))},
 	} {
-		f, err := e.Load(t.Context(), it.spec, limitsWith(forever))
+		f, err := load(t.Context(), it.spec, limitsWith(forever))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -237,7 +243,7 @@ func (b *beside) check(t testing.TB) {
 
 func (b *beside) close(t testing.TB) {
 	t.Helper()
-	for _, f := range []*cell.Function{b.script, b.echo, b.scanner} {
+	for _, f := range []loaded{b.script, b.echo, b.scanner} {
 		if err := f.Close(context.Background()); err != nil {
 			t.Errorf("Close = %v", err)
 		}

@@ -165,7 +165,7 @@ const quickSpy = `
 	}`
 
 // watch is what came of an event of spy, and fails the test when a marker of another is in it.
-func watch(f *cell.Function, mark string) error {
+func watch(f loaded, mark string) error {
 	var said []string
 	result, _, err := f.Invoke(context.Background(), cell.Input{Event: event(`"` + mark + `"`), Log: func(_, line string) { said = append(said, line) }})
 	if failure, ok := cell.Failed(err); ok {
@@ -199,11 +199,6 @@ func TestNeverSeen(t *testing.T) {
 	if underRace {
 		events = 2000
 	}
-	specs := []cell.Spec{js(quickSpy), js(quickSpy + "\n"), js(spy), wasm("scanner.wasm", scanner(0)), wasm("scanner.wasm", scanner(2))}
-	const scripts = 3
-	for _, h := range keepers() {
-		specs = append(specs, h.spec)
-	}
 	for _, method := range []snapshot.Method{snapshot.Best, snapshot.CopyOnWrite, snapshot.Copy} {
 		t.Run(method.String(), func(t *testing.T) {
 			t.Parallel()
@@ -218,42 +213,53 @@ func TestNeverSeen(t *testing.T) {
 					t.Errorf("Close = %v", err)
 				}
 			})
-			limits := cell.DefaultLimits()
-			limits.Memory = 8 << 20
-			var functions []*cell.Function
-			for _, spec := range specs {
-				f, err := e.Load(t.Context(), spec, limits)
-				if err != nil {
-					t.Fatal(err)
-				}
-				functions = append(functions, f)
-			}
 			share := events / 100
 			if method == snapshot.Best {
 				share = events
 			}
-			var wg sync.WaitGroup
-			for worker := range 4 {
-				wg.Go(func() {
-					for i := range share / 4 {
-						f, mark := functions[(worker+i)%(scripts-1)], fmt.Sprintf("mark-%d-%d", worker, i)
-						switch n := (worker + i) % 100; {
-						case n >= 90: // a module, of which the second grows and is discarded
-							f = functions[scripts+i/10%(len(functions)-scripts)]
-						case n%8 == 3:
-							f = functions[scripts-1]
-						}
-						if i%30 == 7 {
-							mark += "!"
-						}
-						if err := watch(f, mark); err != nil {
-							t.Errorf("%s: %v", mark, err)
-							return
-						}
-					}
-				})
-			}
-			wg.Wait()
+			neverSeen(t, here(e), share)
 		})
 	}
+}
+
+// neverSeen is TestNeverSeen for functions that load makes, with so many events.
+func neverSeen(t *testing.T, load loader, events int) {
+	t.Helper()
+	specs := []cell.Spec{js(quickSpy), js(quickSpy + "\n"), js(spy), wasm("scanner.wasm", scanner(0)), wasm("scanner.wasm", scanner(2))}
+	const scripts = 3
+	for _, h := range keepers() {
+		specs = append(specs, h.spec)
+	}
+	limits := cell.DefaultLimits()
+	limits.Memory = 8 << 20
+	var functions []loaded
+	for _, spec := range specs {
+		f, err := load(t.Context(), spec, limits)
+		if err != nil {
+			t.Fatal(err)
+		}
+		functions = append(functions, f)
+	}
+	var wg sync.WaitGroup
+	for worker := range 4 {
+		wg.Go(func() {
+			for i := range events / 4 {
+				f, mark := functions[(worker+i)%(scripts-1)], fmt.Sprintf("mark-%d-%d", worker, i)
+				switch n := (worker + i) % 100; {
+				case n >= 90: // a module, of which the second grows and is discarded
+					f = functions[scripts+i/10%(len(functions)-scripts)]
+				case n%8 == 3:
+					f = functions[scripts-1]
+				}
+				if i%30 == 7 {
+					mark += "!"
+				}
+				if err := watch(f, mark); err != nil {
+					t.Errorf("%s: %v", mark, err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
 }

@@ -28,7 +28,8 @@ type Change struct {
 	Subscription *manifest.Subscription
 }
 
-// Consent is asked about each change of an app before any of them is made; its error is that of Apply. A nil Consent takes all.
+// Consent is asked about each change of an app before any of them is made; its error is that of Apply. A nil Consent takes all. A change
+// without an action is none: it asks whether the grants of a function that stays may be used to look at what they reach.
 type Consent func(change Change) error
 
 // Apply makes bundle the app that its manifest names, on behalf of by, and returns what changed. It
@@ -42,9 +43,73 @@ func (d *Deployer) Apply(ctx context.Context, by ident.PrincipalID, ns ident.Nam
 	if err := checkParts(m, bundle); err != nil {
 		return nil, err
 	}
+	at := &attempt{by: by, ns: ns, manifest: m, bundle: bundle, dryRun: dryRun, may: may}
+	for {
+		plan, again, err := d.applyLoaded(ctx, at)
+		if !again {
+			return plan, err
+		}
+	}
+}
+
+// applyLoaded is Apply with modules that are loaded while nobody waits for d.mu: what a module does before its first event may take as long as
+// its function's timeout, and nobody else's app, pause or namespace has anything to do with that. again says that the app became another one meanwhile.
+func (d *Deployer) applyLoaded(ctx context.Context, at *attempt) (plan *api.Plan, again bool, err error) {
+	revision, ready, err := d.ahead(ctx, at)
+	if err != nil {
+		return nil, false, err
+	}
+	at.ready = ready
+	defer func() {
+		for _, m := range at.ready { // that were not taken
+			m.retire()
+		}
+	}()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.apply(ctx, &attempt{by: by, ns: ns, manifest: m, bundle: bundle, dryRun: dryRun, may: may})
+	if d.revision(at.ns, at.manifest.Name) != revision {
+		return nil, true, nil
+	}
+	plan, err = d.apply(ctx, at)
+	return plan, false, err
+}
+
+// ahead loads the modules that apply will need, and returns the revision of the app for which that holds.
+func (d *Deployer) ahead(ctx context.Context, at *attempt) (revision int, ready map[ident.FunctionName]*moduleHandle, err error) {
+	d.mu.Lock()
+	err = d.checkNames(at.ns, at.manifest)
+	old := d.apps[at.ns][at.manifest.Name]
+	d.mu.Unlock()
+	if err != nil {
+		return 0, nil, err
+	}
+	if old != nil {
+		revision = old.stored.Revision
+	}
+	ready = map[ident.FunctionName]*moduleHandle{}
+	load := func(f *Function) (*moduleHandle, error) {
+		m, err := d.load(ctx, at.ns, f, at.bundle.Modules[string(f.Name)])
+		if err == nil {
+			ready[f.Name] = m
+		}
+		return m, err
+	}
+	if _, _, err := d.build(at, old, load); err != nil {
+		for _, m := range ready {
+			m.retire()
+		}
+		return 0, nil, err
+	}
+	return revision, ready, nil
+}
+
+// take returns a module that was loaded ahead, or loads it.
+func (d *Deployer) take(ctx context.Context, at *attempt, f *Function) (*moduleHandle, error) {
+	if m := at.ready[f.Name]; m != nil {
+		delete(at.ready, f.Name)
+		return m, nil
+	}
+	return d.load(ctx, at.ns, f, at.bundle.Modules[string(f.Name)])
 }
 
 // attempt is one apply of a bundle that was checked.
@@ -55,6 +120,8 @@ type attempt struct {
 	bundle   *api.Bundle
 	dryRun   bool
 	may      Consent
+	// ready are modules of the bundle that are loaded already.
+	ready map[ident.FunctionName]*moduleHandle
 	// approved is who approved it, nil when nobody did.
 	approved *api.FunctionApproval
 }
@@ -66,7 +133,7 @@ func (d *Deployer) apply(ctx context.Context, at *attempt) (*api.Plan, error) {
 		return nil, err
 	}
 	old := d.apps[ns][m.Name]
-	next, fresh, err := d.build(ctx, at.by, ns, m, at.bundle, old)
+	next, fresh, err := d.build(at, old, func(f *Function) (*moduleHandle, error) { return d.take(ctx, at, f) })
 	active := false
 	defer func() {
 		for _, h := range fresh {
@@ -82,6 +149,9 @@ func (d *Deployer) apply(ctx context.Context, at *attempt) (*api.Plan, error) {
 	plan.Grants = append(permissions(old, next), d.unused(ns, old, next, time.Now())...)
 	waits, _ := d.pending(ns, plan.App)
 	if len(plan.Changes) == 0 && old != nil && at.approved == nil {
+		if err := d.checkGrants(ctx, at, plan, old, next); err != nil {
+			return nil, err
+		}
 		plan.Revision, plan.Applied = old.stored.Revision, !at.dryRun
 		if waits != nil && !at.dryRun {
 			plan.Supersedes = d.close(ctx, ns, waits, api.ApprovalSuperseded, nil).ID
@@ -92,6 +162,9 @@ func (d *Deployer) apply(ctx context.Context, at *attempt) (*api.Plan, error) {
 		return nil, err
 	}
 	plan.NeedsApproval = at.approved == nil && gains(plan.Grants) && d.demands(ns)
+	if err := d.checkGrants(ctx, at, plan, old, next); err != nil {
+		return nil, err
+	}
 	switch {
 	case at.dryRun:
 		return plan, nil
@@ -169,8 +242,9 @@ func (c Consent) ask(plan *api.Plan, m *manifest.App) error {
 	return nil
 }
 
-// build makes the app of a bundle that was checked. fresh are the modules it loaded.
-func (d *Deployer) build(ctx context.Context, by ident.PrincipalID, ns ident.Namespace, m *manifest.App, bundle *api.Bundle, old *app) (next *app, fresh []*moduleHandle, err error) {
+// build makes the app of a bundle that was checked. fresh are the modules that it had loaded.
+func (d *Deployer) build(at *attempt, old *app, load func(*Function) (*moduleHandle, error)) (next *app, fresh []*moduleHandle, err error) {
+	m, bundle := at.manifest, at.bundle
 	if old == nil {
 		old = &app{}
 	}
@@ -182,7 +256,7 @@ func (d *Deployer) build(ctx context.Context, by ident.PrincipalID, ns ident.Nam
 	for name := range m.Functions {
 		module := bundle.Modules[string(name)]
 		sf := storedFunction{
-			Module: module.Kind, Blob: digest(module.Code), Size: int64(len(module.Code) + len(module.SourceMap)), Revision: next.stored.Revision, Deployed: now, By: by,
+			Module: module.Kind, Blob: digest(module.Code), Size: int64(len(module.Code) + len(module.SourceMap)), Revision: next.stored.Revision, Deployed: now, By: at.by,
 		}
 		if len(module.SourceMap) > 0 {
 			sf.SourceMap = digest(module.SourceMap)
@@ -209,7 +283,7 @@ func (d *Deployer) build(ctx context.Context, by ident.PrincipalID, ns ident.Nam
 			next.stored.Functions[string(name)] = old.stored.Functions[string(name)]
 			continue
 		}
-		if f.module, err = d.load(ctx, ns, f, bundle.Modules[string(name)]); err != nil {
+		if f.module, err = load(f); err != nil {
 			return nil, fresh, err
 		}
 		fresh = append(fresh, f.module)

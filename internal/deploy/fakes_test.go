@@ -18,6 +18,7 @@ import (
 	"sallyport/api"
 	"sallyport/internal/cell"
 	"sallyport/internal/deploy"
+	"sallyport/internal/grant"
 	"sallyport/internal/ident"
 	"sallyport/internal/store"
 )
@@ -44,6 +45,7 @@ type world struct {
 	pending      map[string][]byte
 	// lastUsed is when each grant was used last.
 	lastUsed time.Time
+	kinds    grant.Registry
 }
 
 // pendingBucket is where approvals are.
@@ -230,15 +232,30 @@ func (w *world) open(t testing.TB) *deploy.Deployer {
 	return d
 }
 
+// openWith is open with an engine of the test's own.
+func (w *world) openWith(t testing.TB, e deploy.Engine) *deploy.Deployer {
+	t.Helper()
+	d, err := deploy.New(t.Context(), w.config(e))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
 func (w *world) tryOpen(t testing.TB) (*deploy.Deployer, error) {
 	t.Helper()
-	return deploy.New(t.Context(), deploy.Config{
-		Apps: bucket{w}, Blobs: blobs{w}, Namespaces: namespaces{w}, Within: w.within, Engine: deploy.InProcess(newEngine(t)), Memory: 1 << 30,
+	return deploy.New(t.Context(), w.config(deploy.InProcess(newEngine(t))))
+}
+
+func (w *world) config(e deploy.Engine) deploy.Config {
+	return deploy.Config{
+		Apps: bucket{w}, Blobs: blobs{w}, Namespaces: namespaces{w}, Within: w.within, Engine: e, Memory: 1 << 30,
 		End:       func(context.Context, ident.Namespace) (ident.Position, error) { return w.end, w.failEnd },
 		Approvals: pendingBucket{w}, ApprovalDemanded: func(ident.Namespace) bool { return w.approvals },
 		LastUsed:  func(ident.Namespace, ident.FunctionName, string) time.Time { return w.lastUsed },
 		Authority: func(context.Context) (string, error) { return "as", nil },
-	})
+		Grants:    grant.Config{Kinds: w.kinds},
+	}
 }
 
 // module returns a WASI command that does nothing; variant makes its digest another.

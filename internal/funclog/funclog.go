@@ -2,7 +2,7 @@
 //
 // Lines are sealed and packed like events, because they may hold event data. They are written in the
 // background: a line is on disk within moments, but an invocation never waits for it, and a crash may
-// lose the last ones. When lines come faster than the disk takes them, the excess is dropped and a
+// lose the last ones. When lines come faster than the disk takes them, or than one function may write, the excess is dropped and a
 // line says how many were. They are not receipts: nothing is proved by them.
 //
 // Callers: dispatch (Append), httpapi (Read, Follow), server (Open, Close).
@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 
@@ -34,12 +35,44 @@ type Journal interface {
 const (
 	maxWaiting   = 20_000 // lines not written yet; the excess is dropped
 	maxAppend    = 1000   // lines of one write
+	appendBytes  = 1 << 20
 	writeEvery   = 50 * time.Millisecond
 	retainBytes  = 256 << 20
-	MaxRead      = 10_000 // lines of one answer
+	trimEvery    = retainBytes / 16 // bytes written until it is seen to that no more than those are kept
+	trimBatches  = 1024             // or so many batches, of several runs
+	MaxRead      = 10_000           // lines of one answer
 	MaxFollowers = 100
 	followBuffer = 1024 // lines a slow follower may be behind before it loses some
 )
+
+// Limits of the lines of one function: its flood is not to use up what all of a namespace have, on the disk and in the history.
+const (
+	lineCost   = 256     // bytes that a line counts beside its text
+	lineRate   = 4 << 20 // bytes a second
+	lineBurst  = 8 << 20 // bytes
+	manyShares = 10_000  // from which on those that have all of theirs are forgotten
+)
+
+// share is what a function may write of at once.
+type share struct {
+	left    float64 // bytes
+	at      time.Time
+	dropped int
+}
+
+// take takes a line's cost off the share, and reports whether there was enough.
+func (s *share) take(line *api.LogLine) bool {
+	if passed := line.Time.Sub(s.at).Seconds(); passed > 0 { // lines of several workers are not quite in order
+		s.left, s.at = min(lineBurst, s.left+passed*lineRate), line.Time
+	}
+	cost := float64(len(line.Message) + lineCost)
+	if s.left < cost {
+		s.dropped++
+		return false
+	}
+	s.left -= cost
+	return true
+}
 
 // Query selects lines. Zero fields select everything.
 type Query struct {
@@ -62,6 +95,7 @@ type Logs struct {
 	mu        sync.Mutex
 	waiting   []api.LogLine
 	dropped   int
+	shares    map[string]*share // by function
 	followers map[chan api.LogLine]struct{}
 	closed    bool
 	more      chan struct{}
@@ -72,7 +106,7 @@ type Logs struct {
 
 // Open returns the logs kept in journal. Close them.
 func Open(journal Journal, log *slog.Logger) *Logs {
-	l := &Logs{journal: journal, log: log, followers: map[chan api.LogLine]struct{}{}, more: make(chan struct{}, 1), stored: journal.Last()}
+	l := &Logs{journal: journal, log: log, shares: map[string]*share{}, followers: map[chan api.LogLine]struct{}{}, more: make(chan struct{}, 1), stored: journal.Last()}
 	l.written.Go(l.write)
 	return l
 }
@@ -85,14 +119,41 @@ func (l *Logs) Append(line api.LogLine) {
 		l.dropped++
 		return
 	}
+	s := l.share(&line)
+	if !s.take(&line) {
+		return
+	}
 	if l.dropped > 0 {
-		l.add(api.LogLine{
-			Time: line.Time, Function: line.Function, Revision: line.Revision, EventID: line.EventID, Attempt: line.Attempt,
-			Level: "warn", Message: fmt.Sprintf("%d lines of this namespace were dropped: they came faster than they could be written", l.dropped),
-		})
+		l.warn(&line, fmt.Sprintf("%d lines of this namespace were dropped: they came faster than they could be written", l.dropped))
 		l.dropped = 0
 	}
+	if s.dropped > 0 {
+		l.warn(&line, fmt.Sprintf("%d lines of this function were dropped: it wrote more than %d bytes a second", s.dropped, lineRate))
+		s.dropped = 0
+	}
 	l.add(line)
+}
+
+// share returns the share of the function that wrote a line. l.mu is held.
+func (l *Logs) share(line *api.LogLine) *share {
+	s := l.shares[line.Function]
+	if s == nil {
+		if len(l.shares) >= manyShares {
+			maps.DeleteFunc(l.shares, func(_ string, s *share) bool {
+				return s.dropped == 0 && s.left+line.Time.Sub(s.at).Seconds()*lineRate >= lineBurst
+			})
+		}
+		s = &share{left: lineBurst, at: line.Time}
+		l.shares[line.Function] = s
+	}
+	return s
+}
+
+// warn adds a line of the server's own, before another.
+func (l *Logs) warn(before *api.LogLine, message string) {
+	l.add(api.LogLine{
+		Time: before.Time, Function: before.Function, Revision: before.Revision, EventID: before.EventID, Attempt: before.Attempt, Level: "warn", Message: message,
+	})
 }
 
 func (l *Logs) add(line api.LogLine) {
@@ -129,6 +190,7 @@ func (l *Logs) Close() error {
 // write appends waiting lines to the journal until Close.
 func (l *Logs) write() {
 	ctx := context.Background()
+	unseen := 0 // bytes written since the last look at what is kept
 	for open := true; open; {
 		_, open = <-l.more
 		if open {
@@ -136,14 +198,21 @@ func (l *Logs) write() {
 		}
 		for {
 			l.mu.Lock()
-			n := min(len(l.waiting), maxAppend)
+			n := atOnce(l.waiting)
 			lines := l.waiting[:n:n]
 			l.mu.Unlock()
 			if n == 0 {
 				break
 			}
-			if err := l.store(ctx, lines); err != nil {
+			written, err := l.store(ctx, lines)
+			if err != nil {
 				l.log.Warn("write function logs; lines are lost", "lines", n, "error", err)
+			}
+			if unseen += written; unseen >= trimEvery || l.journal.Last()%trimBatches == 0 {
+				unseen = 0
+				if err := l.trim(ctx); err != nil {
+					l.log.Warn("remove old function logs; it is tried again", "error", err)
+				}
 			}
 			l.mu.Lock()
 			l.stored = l.journal.Last()
@@ -155,24 +224,39 @@ func (l *Logs) write() {
 	}
 }
 
-func (l *Logs) store(ctx context.Context, lines []api.LogLine) error {
+// atOnce returns how many of the lines that wait are written at once: their batch is to be one that the journal takes.
+func atOnce(waiting []api.LogLine) int {
+	size := 0
+	for n := range waiting {
+		if size += len(waiting[n].Message); n == maxAppend || n > 0 && size > appendBytes {
+			return n
+		}
+	}
+	return len(waiting)
+}
+
+// store writes lines and returns how many bytes they are.
+func (l *Logs) store(ctx context.Context, lines []api.LogLine) (size int, err error) {
 	recs := make([][]byte, len(lines))
 	for i := range lines {
 		text, err := json.Marshal(&lines[i])
 		if err != nil {
-			return err
+			return 0, err
 		}
 		recs[i] = text
+		size += len(text)
 	}
-	seq, err := l.journal.Append(ctx, recs)
-	if err != nil || seq%1024 != 0 {
-		return err
-	}
+	_, err = l.journal.Append(ctx, recs)
+	return size, err
+}
+
+// trim removes the oldest quarter of what is kept when that is too much.
+func (l *Logs) trim(ctx context.Context) error {
 	first, size, err := l.journal.First(ctx)
 	if err != nil || size < retainBytes {
 		return err
 	}
-	return l.journal.Trim(ctx, first+(seq-first)/4)
+	return l.journal.Trim(ctx, first+max(1, (l.journal.Last()-first)/4))
 }
 
 var errEnough = errors.New("enough")

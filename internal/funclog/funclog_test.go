@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-json-experiment/json"
+
 	"sallyport/api"
 	"sallyport/internal/funclog"
 )
@@ -216,5 +218,104 @@ func TestReadWhileWriting(t *testing.T) {
 	lines, err := l.Read(t.Context(), funclog.Query{Limit: 10})
 	if err != nil || len(lines) != 1 {
 		t.Errorf("Read = %v, %v; want the one line", lines, err)
+	}
+}
+
+// said returns how many lines of the journal are of a function and begin so.
+func said(t *testing.T, j *journal, function, begin string) (lines int) {
+	t.Helper()
+	err := j.Read(t.Context(), 1, func(_ uint64, recs [][]byte) error {
+		size := 0
+		for _, rec := range recs {
+			size += len(rec)
+			var l api.LogLine
+			if err := json.Unmarshal(rec, &l); err != nil {
+				return err
+			}
+			if l.Function == function && strings.HasPrefix(l.Message, begin) {
+				lines++
+			}
+		}
+		if size > 7<<20 { // what the event log's journal takes
+			t.Errorf("a batch of %d bytes", size)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return lines
+}
+
+// TestFloodOfOne: a function that floods the log loses what is more than its share, is told so, and takes nothing from another. Its
+// lines, as long as they get, fit into batches that the journal takes.
+func TestFloodOfOne(t *testing.T) {
+	t.Parallel()
+	j := &journal{}
+	l := open(t, j)
+	at := func(second int, function, message string) {
+		l.Append(api.LogLine{Time: start.Add(time.Duration(second) * time.Second), Function: function, Message: message})
+	}
+	long := strings.Repeat("x", 8<<10)
+	const flood = 3000 // lines, together thrice what a function may write at once
+	for range flood {
+		at(0, "floods", long)
+		at(0, "quiet", "quiet")
+	}
+	at(1, "floods", "after a second")
+	at(2, "floods", "and another")
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	const most = (8 << 20) / (8<<10 + 256)
+	if got := said(t, j, "floods", "xxx"); got != most {
+		t.Errorf("%d long lines were kept of %d, want %d", got, flood, most)
+	}
+	if got := said(t, j, "quiet", "quiet"); got != flood {
+		t.Errorf("%d lines of another function were kept of %d", got, flood)
+	}
+	if got := said(t, j, "floods", fmt.Sprintf("%d lines of this function were dropped", flood-most)); got != 1 {
+		t.Errorf("%d lines say how many were dropped, want 1", got)
+	}
+	if got := said(t, j, "floods", "a"); got != 2 {
+		t.Errorf("%d lines were kept of two that came seconds later", got)
+	}
+}
+
+// trimmed is a journal that is full, and notes what is removed.
+type trimmed struct {
+	*journal
+	before chan uint64
+}
+
+func (j trimmed) First(context.Context) (uint64, int64, error) { return 1, 1 << 30, nil }
+
+func (j trimmed) Trim(_ context.Context, before uint64) error {
+	select {
+	case j.before <- before:
+	default:
+	}
+	return nil
+}
+
+// TestTrimmedByBytes: what is too much on the disk is removed after so many bytes, however few batches they are.
+func TestTrimmedByBytes(t *testing.T) {
+	t.Parallel()
+	j := trimmed{&journal{}, make(chan uint64, 1)}
+	l := funclog.Open(j, slog.New(slog.DiscardHandler))
+	long := strings.Repeat("x", 8<<10)
+	for n := range 2500 { // 20 MiB, of functions that are within their shares
+		l.Append(api.LogLine{Time: start, Function: fmt.Sprint("f", n%5), Message: long})
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case before := <-j.before:
+		if before < 2 || before > j.Last() {
+			t.Errorf("Trim(%d) of %d batches", before, j.Last())
+		}
+	default:
+		t.Errorf("nothing was removed after %d batches", j.Last())
 	}
 }
