@@ -209,6 +209,8 @@ type Plan struct {
 	// Crossings are what new and changed functions and subscriptions are for and a perimeter denies, or in dry-run would.
 	Crossings []Crossing `json:"crossings,omitempty"`
 	Applied   bool       `json:"applied"`
+	// Unchecked are the grants whose statements the database could not be asked about.
+	Unchecked []Unchecked `json:"unchecked,omitempty"`
 	// Policies is what the app's policies change, of an app that has some.
 	Policies *PolicyPlan `json:"policies,omitzero"`
 	// NeedsApproval says that functions gain something, which somebody else has to approve in this namespace; Approval is what waits
@@ -217,6 +219,16 @@ type Plan struct {
 	Approval      *Approval `json:"approval,omitzero"`
 	// Supersedes is the approval of an apply before, which nobody can give any more because of this one.
 	Supersedes string `json:"supersedes,omitempty"`
+}
+
+// Unchecked is a grant of which it is not known whether what it reaches takes what the manifest fixes.
+type Unchecked struct {
+	Function string `json:"function"`
+	Grant    string `json:"grant"`
+	// Code, Detail and Hint are those of the problem that was in the way.
+	Code   string `json:"code"`
+	Detail string `json:"detail"`
+	Hint   string `json:"hint,omitempty"`
 }
 
 // GrantChange is what becomes of one grant of a function.
@@ -285,6 +297,8 @@ type Grant struct {
 	Timeout      string   `json:"timeout"`
 	RequestBytes int64    `json:"request_bytes"`
 	ReplyBytes   int64    `json:"reply_bytes"`
+	// InvocationBytes is the most that one invocation sends and receives, on all its uses together.
+	InvocationBytes int64 `json:"invocation_bytes"`
 }
 
 // FunctionList is all functions of a namespace by name.

@@ -42,7 +42,8 @@ func (a *app) applyCommand() *cobra.Command {
 	var dry bool
 	c := &cobra.Command{
 		Use: "apply [DIR]", Short: "Deploy the app in a folder",
-		Long: `Deploy the app in DIR (default: this folder). Everything is checked first; on an error nothing is changed. In a namespace that demands
+		Long: `Deploy the app in DIR (default: this folder). Everything is checked first; on an error nothing is changed. The
+databases of sql grants are asked whether they take each named statement, and run none: one that cannot be reached is a warning. In a namespace that demands
 approval of what functions gain, an app with such a gain waits for it, and the exit code is 3.`,
 		Example: "  sallyport apply --dry-run\n  sallyport apply ./webshop --namespace shop",
 		Args:    atMostOne("one folder"),
@@ -62,6 +63,7 @@ approval of what functions gain, an app with such a gain waits for it, and the e
 					return err
 				}
 				a.warnUnused(b)
+				a.warnUnchecked(plan)
 				if plan.Approval != nil {
 					a.say("somebody else has to approve this: sallyport approval approve %s --namespace %s\nwho may: sallyport policy who-can approveGrants namespace:%s",
 						clean(plan.Approval.ID), c.Namespace(), c.Namespace())
@@ -105,6 +107,19 @@ func (a *app) warnUnused(b *loaded) {
 	}
 	if len(unused) > 0 {
 		a.say("warning: take out of the manifest what is not used")
+	}
+}
+
+// warnUnchecked says of which grants it is not known whether their statements are in order.
+func (a *app) warnUnchecked(plan *api.Plan) {
+	for _, u := range plan.Unchecked {
+		a.say("warning: the statements of grant %s of function %s were not checked: %s [%s]", clean(u.Grant), clean(u.Function), clean(u.Detail), clean(u.Code))
+		if u.Hint != "" {
+			a.say("  hint: %s", clean(u.Hint))
+		}
+	}
+	if len(plan.Unchecked) > 0 {
+		a.say("check them again: sallyport apply --dry-run")
 	}
 }
 

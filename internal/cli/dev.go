@@ -214,6 +214,7 @@ func (s *session) apply(ctx context.Context, background *sync.WaitGroup) {
 		fmt.Fprintf(&text, "applied in %s\n", time.Since(began).Round(time.Millisecond))
 		fmt.Fprint(s.app.env.Stdout, text.String())
 		s.app.warnUnused(b)
+		s.app.warnUnchecked(plan)
 	}
 	if s.following.CompareAndSwap(false, true) {
 		background.Go(func() { s.followLogs(ctx) })

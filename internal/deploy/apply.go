@@ -28,7 +28,8 @@ type Change struct {
 	Subscription *manifest.Subscription
 }
 
-// Consent is asked about each change of an app before any of them is made; its error is that of Apply. A nil Consent takes all.
+// Consent is asked about each change of an app before any of them is made; its error is that of Apply. A nil Consent takes all. A change
+// without an action is none: it asks whether the grants of a function that stays may be used to look at what they reach.
 type Consent func(change Change) error
 
 // Apply makes bundle the app that its manifest names, on behalf of by, and returns what changed. It
@@ -148,6 +149,9 @@ func (d *Deployer) apply(ctx context.Context, at *attempt) (*api.Plan, error) {
 	plan.Grants = append(permissions(old, next), d.unused(ns, old, next, time.Now())...)
 	waits, _ := d.pending(ns, plan.App)
 	if len(plan.Changes) == 0 && old != nil && at.approved == nil {
+		if err := d.checkGrants(ctx, at, plan, old, next); err != nil {
+			return nil, err
+		}
 		plan.Revision, plan.Applied = old.stored.Revision, !at.dryRun
 		if waits != nil && !at.dryRun {
 			plan.Supersedes = d.close(ctx, ns, waits, api.ApprovalSuperseded, nil).ID
@@ -158,6 +162,9 @@ func (d *Deployer) apply(ctx context.Context, at *attempt) (*api.Plan, error) {
 		return nil, err
 	}
 	plan.NeedsApproval = at.approved == nil && gains(plan.Grants) && d.demands(ns)
+	if err := d.checkGrants(ctx, at, plan, old, next); err != nil {
+		return nil, err
+	}
 	switch {
 	case at.dryRun:
 		return plan, nil

@@ -18,6 +18,7 @@ import (
 	"sallyport/api"
 	"sallyport/internal/cell"
 	"sallyport/internal/deploy"
+	"sallyport/internal/grant"
 	"sallyport/internal/ident"
 	"sallyport/internal/store"
 )
@@ -44,6 +45,7 @@ type world struct {
 	pending      map[string][]byte
 	// lastUsed is when each grant was used last.
 	lastUsed time.Time
+	kinds    grant.Registry
 }
 
 // pendingBucket is where approvals are.
@@ -252,6 +254,7 @@ func (w *world) config(e deploy.Engine) deploy.Config {
 		Approvals: pendingBucket{w}, ApprovalDemanded: func(ident.Namespace) bool { return w.approvals },
 		LastUsed:  func(ident.Namespace, ident.FunctionName, string) time.Time { return w.lastUsed },
 		Authority: func(context.Context) (string, error) { return "as", nil },
+		Grants:    grant.Config{Kinds: w.kinds},
 	}
 }
 

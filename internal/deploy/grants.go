@@ -65,7 +65,7 @@ func sameGrants(a, b map[string]manifest.Grant) bool {
 func describeGrant(name string, g manifest.Grant) api.Grant {
 	return api.Grant{
 		Name: name, Kind: g.Kind(), Reaches: g.Reaches(), Rate: g.Limits.Rate, Concurrency: g.Limits.Concurrency, Timeout: g.Limits.Timeout.String(),
-		RequestBytes: g.Limits.Request, ReplyBytes: g.Limits.Reply,
+		RequestBytes: g.Limits.Request, ReplyBytes: g.Limits.Reply, InvocationBytes: g.Limits.Bytes,
 	}
 }
 

@@ -467,9 +467,9 @@ func (d *Dispatcher) uses(fn *deploy.Function, del *delivery, secrets *redact.Se
 	if doors == nil {
 		return nil
 	}
-	rec, attempt := del.rec, del.made+1
+	rec, attempt, spent := del.rec, del.made+1, doors.Begin()
 	return func(ctx context.Context, u cell.GrantUse) cell.GrantAnswer {
-		reply, err := doors.Use(ctx, grant.Call{Caller: grant.Caller{Event: rec, Attempt: attempt}, Op: u.Op, Request: u.Request, Body: u.Body}, u.Grant)
+		reply, err := doors.Use(ctx, grant.Call{Caller: grant.Caller{Event: rec, Attempt: attempt}, Op: u.Op, Request: u.Request, Body: u.Body, Spent: spent}, u.Grant)
 		if err == nil {
 			return cell.GrantAnswer{JSON: reply.JSON, Body: reply.Body}
 		}

@@ -46,6 +46,8 @@ type Call struct {
 	Request []byte
 	// Body is what comes with it as bytes; it may be nil.
 	Body []byte
+	// Spent counts the bytes of the invocation.
+	Spent Spent
 }
 
 // Reply is what the guest gets.
@@ -86,6 +88,8 @@ type Kind interface {
 // Use says what a secret is revealed for.
 type Use struct {
 	Caller Caller
+	// Check says that no function uses the value: the grant is looked at for the principal of the context, who is deploying it.
+	Check bool
 }
 
 // Secrets reveals secret values to the doors, outside the sandbox. It is implemented by the store of secrets.

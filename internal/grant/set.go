@@ -85,6 +85,7 @@ type gated struct {
 	grant   manifest.Grant
 	targets string
 	rate    rate
+	index   int // in Spent
 	// places has one entry for each use that is running.
 	places chan struct{}
 
@@ -105,7 +106,7 @@ func NewSet(cfg Config, ns ident.Namespace, function ident.FunctionName, revisio
 			continue
 		}
 		s.doors[name] = &gated{
-			name: name, grant: g, targets: g.Targets(), rate: rate{perSecond: g.Limits.Rate}, places: make(chan struct{}, g.Limits.Concurrency),
+			name: name, grant: g, targets: g.Targets(), rate: rate{perSecond: g.Limits.Rate}, index: len(s.names), places: make(chan struct{}, g.Limits.Concurrency),
 		}
 		s.names = append(s.names, name)
 	}
@@ -114,6 +115,9 @@ func NewSet(cfg Config, ns ident.Namespace, function ident.FunctionName, revisio
 	s.types = slices.Compact(s.types)
 	return s
 }
+
+// Begin returns what counts the bytes of one invocation.
+func (s *Set) Begin() Spent { return make(Spent, len(s.names)) }
 
 // Use makes one use of a grant on behalf of a caller, of whom Namespace, Function, Revision and Grant are set here: they are what the Set was made for,
 // whatever is asked. The error is a *problem.Error. It returns soon after ctx is done.
@@ -168,6 +172,11 @@ func (s *Set) use(ctx context.Context, g *gated, call *Call) (Reply, error) {
 		<-g.places
 		return Reply{}, errClosed()
 	}
+	if err := call.Spent.take(g, int64(len(call.Request)+len(call.Body))); err != nil {
+		<-g.places
+		s.running.Done()
+		return Reply{}, err
+	}
 	ctx, cancel := within(ctx, l.Timeout, g.grant.Kind())
 	reply, err := s.pass(ctx, cancel, g, call)
 	if err != nil {
@@ -181,6 +190,9 @@ func (s *Set) use(ctx context.Context, g *gated, call *Call) (Reply, error) {
 	}
 	if size := int64(len(reply.JSON) + len(reply.Body)); size > l.Reply {
 		return Reply{}, problem.New(problem.TooLarge, "grant.reply_too_large", "the reply is %d bytes long, the grant %q takes %d", size, g.name, l.Reply)
+	}
+	if err := call.Spent.take(g, int64(len(reply.JSON)+len(reply.Body))); err != nil {
+		return Reply{}, err
 	}
 	return reply, nil
 }

@@ -156,6 +156,60 @@ func TestUseLimits(t *testing.T) {
 	}
 }
 
+// TestBytes: one invocation sends and receives no more than limits.bytes through a grant, however many uses it makes at the same time; another
+// invocation begins anew, and so does another grant.
+func TestBytes(t *testing.T) {
+	t.Parallel()
+	const limit, request, reply = 10_000, 10, 16 // "shop/price/web", in quotes
+	s, _, used := newSet(t, func(c *grant.Config, l *manifest.GrantLimits) {
+		c.Kinds[manifest.KindKV] = c.Kinds[manifest.KindHTTP]
+		l.Rate, l.Concurrency, l.Bytes = 1<<20, 1<<10, limit
+	})
+	spent := s.Begin()
+	var all sync.WaitGroup
+	var received atomic.Int64
+	for range 1000 {
+		all.Go(func() {
+			got, err := s.Use(t.Context(), grant.Call{Op: "get", Body: make([]byte, request), Spent: spent}, "web")
+			if err == nil {
+				received.Add(int64(len(got.JSON)))
+			} else if p := problem.From(err); p.Code != "grant.bytes" || p.RetryAfter != 0 || !strings.Contains(p.Public, "10000 bytes") || !strings.Contains(p.Public, `"web"`) {
+				t.Errorf("Use = %v, want grant.bytes with the limit and the grant", err)
+			}
+		})
+	}
+	all.Wait()
+	// Requests that were made without a reply that fits take their bytes too, so fewer than limit/(request+reply) uses may be served.
+	if n := received.Load() / reply; n == 0 || n > limit/(request+reply) {
+		t.Errorf("%d uses were served of %d bytes", n, limit)
+	}
+	sent := int64(0)
+	for _, u := range used() {
+		if u.Code == "" {
+			sent += u.In + u.Out
+		}
+	}
+	if sent == 0 || sent > limit {
+		t.Errorf("the meter was told of %d bytes, want at most %d", sent, limit)
+	}
+	for name, call := range map[string]grant.Call{"web": {Op: "get", Spent: s.Begin()}, "other": {Op: "get", Spent: spent}} {
+		if _, err := s.Use(t.Context(), call, name); err != nil {
+			t.Errorf("Use(%s) of another counter = %v", name, err)
+		}
+	}
+	// A reply that does not fit is not handed over.
+	one := s.Begin()
+	if _, err := s.Use(t.Context(), grant.Call{Op: "get", Body: make([]byte, limit-reply+1), Spent: one}, "web"); err == nil {
+		t.Error("a request over limits.request was made")
+	}
+	for range (limit - 1) / 1000 {
+		_, _ = s.Use(t.Context(), grant.Call{Op: "fail", Body: make([]byte, 1000), Spent: one}, "web")
+	}
+	if reply, err := s.Use(t.Context(), grant.Call{Op: "get", Body: make([]byte, 990), Spent: one}, "web"); problem.From(err).Code != "grant.bytes" || reply.JSON != nil {
+		t.Errorf("the last use = %s, %v; want grant.bytes and no reply", reply.JSON, err)
+	}
+}
+
 // TestSetClose: what is under way ends, doors are closed once, and nothing is used after that.
 func TestSetClose(t *testing.T) {
 	t.Parallel()

@@ -203,6 +203,9 @@ func (a *API) apply(c *call) error {
 	}
 	var crossings []api.Crossing
 	plan, err := a.deps.Deployer.Apply(access.WithPrincipal(c.r.Context(), c.p), c.p.ID, c.ns, &bundle, dry, func(change deploy.Change) error {
+		if change.Action == "" {
+			return a.mayChange(c.r.Context(), c.p, c.ns, change)
+		}
 		barred, err := a.barred(c.ns, change)
 		if err != nil {
 			return err

@@ -200,7 +200,7 @@ func TestSchemas(t *testing.T) {
 		api.Receipt{}, api.Receipts{}, api.Problem{}, api.FieldError{}, api.Event{}, api.Delivery{}, api.Attempt{}, api.EventList{},
 		api.DeadLetter{}, api.DeadLetterList{}, api.DeadLetterSelection{}, api.DeadLetterResult{}, api.Bundle{}, api.Module{}, api.Plan{},
 		api.Change{}, api.Function{}, api.Grant{}, api.GrantChange{}, api.FunctionList{}, api.Usage{}, api.UsageLine{}, api.GrantUsage{}, api.DecisionList{}, api.Decision{}, api.Policy{}, api.PolicyList{}, api.PolicyFiles{}, api.PolicyPlan{}, api.AccessChange{}, api.ReplayDifference{}, api.PolicyExplanation{}, api.Behind{}, api.FunctionRevision{}, api.PolicyMatch{}, api.PolicyCondition{}, api.AccessList{}, api.Access{}, api.UnusedList{}, api.UnusedActions{}, api.WildcardList{}, api.Wildcard{}, api.PolicyProposal{}, api.PerimeterVerdict{}, api.BridgeVerdict{}, api.LevelVerdict{}, api.Bridge{}, api.Level{}, api.Perimeter{}, api.PerimeterList{},
-		api.PerimeterTest{}, api.Crossing{}, api.Subscription{}, api.Filter{}, api.Retry{}, api.SubscriptionList{},
+		api.PerimeterTest{}, api.Crossing{}, api.Unchecked{}, api.Subscription{}, api.Filter{}, api.Retry{}, api.SubscriptionList{},
 		api.Secret{}, api.SecretList{}, api.SecretVersion{}, api.SecretVersionList{}, api.SecretUse{}, api.SecretUseList{}, api.SecretVersionRequest{},
 		api.SecretLinkRequest{}, api.SecretCanaryRequest{}, api.SecretCanary{}, api.SecretRotationRequest{}, api.SecretRotation{},
 		api.LogLine{}, api.TokenRequest{}, api.Token{}, api.TokenList{}, api.Status{}, api.CellStatus{}, api.IssuerStatus{}, api.Issuer{}, api.IssuerKey{}, api.IssuerRotation{}, api.RevocationStatus{}, api.Wall{}, api.NamespaceStatus{},

@@ -19,7 +19,7 @@ func (g Grant) Bounds() []Bound {
 	}
 	out := []Bound{
 		number("rate", int64(g.Limits.Rate)), number("concurrency", int64(g.Limits.Concurrency)), span("timeout", g.Limits.Timeout),
-		number("request", g.Limits.Request), number("reply", g.Limits.Reply),
+		number("request", g.Limits.Request), number("reply", g.Limits.Reply), number("bytes", g.Limits.Bytes),
 	}
 	switch {
 	case g.KV != nil:

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -142,6 +143,36 @@ func (d *document) err() error {
 		what = fmt.Sprintf("has %d faults", n)
 	}
 	return problem.New(problem.Invalid, codeInvalid, "%s %s", d.file, what).WithFaults(d.faults...)
+}
+
+// FaultIn is FaultAt for a statement of SQL: the fault begins at a byte of it. A key of a list is the number of an item, from 0, and of a table that is a
+// named statement the statement in it is meant.
+func FaultIn(file string, text []byte, detail, statement string, offset int, key ...string) problem.Fault {
+	d, err := open(file, text)
+	if err != nil {
+		return problem.Fault{File: file, Detail: detail}
+	}
+	n := d.root
+	for _, k := range key {
+		child := n.members[k]
+		if i, err := strconv.Atoi(k); child == nil && err == nil && i >= 0 && i < len(n.items) {
+			child = n.items[i]
+		}
+		if child == nil {
+			break
+		}
+		n = child
+	}
+	if of := n.members["statement"]; of != nil {
+		n = of
+	}
+	at := n.value
+	if from := strings.Index(string(d.text[at.offset:at.offset+at.length]), statement); from >= 0 && offset >= 0 && offset < len(statement) {
+		at = place{offset: at.offset + from + offset, length: max(wordLength(statement[offset:]), 1)} // with escapes it does not stand there as it is read
+	}
+	f := d.mark(at)
+	f.Detail = detail
+	return f
 }
 
 // FaultAt returns a fault that points at the value of a key, such as "functions", "price", "source", or at

@@ -35,6 +35,8 @@ type GrantLimits struct {
 	Timeout time.Duration
 	// Request and Reply are the most bytes of one request and of one reply, with their bodies.
 	Request, Reply int64
+	// Bytes is the most that one invocation sends and receives through the grant, on all its uses together.
+	Bytes int64
 }
 
 // Limits of what a grant may ask for, and what it gets when it does not ask.
@@ -44,13 +46,15 @@ const (
 	DefaultGrantTimeout                          = 10 * time.Second
 	MaxGrantRequest, DefaultGrantRequest         = 8 << 20, 1 << 20  // bytes
 	MaxGrantReply, DefaultGrantReply             = 16 << 20, 4 << 20 // bytes
+	// MaxGrantBytes lets the largest object be read and written within one invocation.
+	MaxGrantBytes, DefaultGrantBytes = 64 << 30, 256 << 20 // bytes of one invocation
 )
 
 // DefaultGrantLimits returns what a grant gets that says nothing.
 func DefaultGrantLimits() GrantLimits {
 	return GrantLimits{
 		Rate: DefaultGrantRate, Concurrency: DefaultGrantConcurrency, Timeout: DefaultGrantTimeout,
-		Request: DefaultGrantRequest, Reply: DefaultGrantReply,
+		Request: DefaultGrantRequest, Reply: DefaultGrantReply, Bytes: DefaultGrantBytes,
 	}
 }
 
@@ -125,20 +129,24 @@ func (t *table) grant() Grant {
 	}
 	kinds[kind](t, &g)
 	if kind != KindPublish {
-		g.Limits = t.table("limits").grantLimits()
+		g.Limits = t.table("limits").grantLimits(g)
 	}
 	t.done()
 	return g
 }
 
-func (t *table) grantLimits() GrantLimits {
+func (t *table) grantLimits(g Grant) GrantLimits {
 	defer t.done()
 	l := DefaultGrantLimits()
+	if g.Blob != nil { // an object of the largest size can be read and written
+		l.Bytes = min(max(l.Bytes, 2*g.Blob.ObjectSize), MaxGrantBytes)
+	}
 	t.integer("rate", &l.Rate, 1, MaxGrantRate)
 	t.integer("concurrency", &l.Concurrency, 1, MaxGrantConcurrency)
 	t.duration("timeout", &l.Timeout, MinTimeout, MaxTimeout)
 	t.size("request", &l.Request, 1, MaxGrantRequest)
 	t.size("reply", &l.Reply, 1, MaxGrantReply)
+	t.size("bytes", &l.Bytes, 1, MaxGrantBytes)
 	return l
 }
 

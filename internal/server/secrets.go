@@ -63,8 +63,16 @@ func (s *server) openSecrets() error {
 	return nil
 }
 
-// permitSecret asks the gate whether a function may use a secret or read its value.
+// permitSecret asks the gate whether a function may use a secret or read its value. For the check of a grant it asks about
+// whoever deploys it.
 func (s *server) permitSecret(ctx context.Context, use grant.Use, ns ident.Namespace, name string, reveal bool) error {
+	if use.Check {
+		p := access.PrincipalOf(ctx)
+		if p == nil {
+			return problem.New(problem.Denied, "access.denied", "nobody is known to deploy the function")
+		}
+		return s.guard.Authorize(ctx, p, policy.UseSecret, policy.Resource{Kind: policy.KindSecret, Namespace: ns, Name: name})
+	}
 	f, err := s.deployer.State(ns).Function(use.Caller.Function)
 	if err != nil {
 		return err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -83,9 +84,33 @@ func (f *Files) open(ctx context.Context, ns ident.Namespace, g *manifest.SQLGra
 	return &share{lite: l, files: f}, nil
 }
 
+// there returns a database when there is one, and else nil.
+func (f *Files) there(ctx context.Context, ns ident.Namespace, name string) (*lite, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.opened[name] == nil {
+		if _, err := os.Stat(f.path(name)); err != nil {
+			if errors.Is(err, fs.ErrNotExist) {
+				err = nil
+			}
+			return nil, err
+		}
+	}
+	return f.takeLocked(ctx, ns, name)
+}
+
+// path returns the file of a database.
+func (f *Files) path(name string) string {
+	return filepath.Join(f.cfg.Dir, filepath.FromSlash(name)+".sealed")
+}
+
 func (f *Files) take(ctx context.Context, ns ident.Namespace, name string) (*lite, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	return f.takeLocked(ctx, ns, name)
+}
+
+func (f *Files) takeLocked(ctx context.Context, ns ident.Namespace, name string) (*lite, error) {
 	if l := f.opened[name]; l != nil {
 		l.doors++
 		return l, nil
@@ -94,11 +119,11 @@ func (f *Files) take(ctx context.Context, ns ident.Namespace, name string) (*lit
 	if err != nil {
 		return nil, err
 	}
-	dir, file := filepath.Split(filepath.Join(f.cfg.Dir, filepath.FromSlash(name)+".sealed"))
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	path := f.path(name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fmt.Errorf("make the folder of database %s: %w", name, err)
 	}
-	sealed, err := sealedfile.Open(filepath.Join(dir, file), name, sealer)
+	sealed, err := sealedfile.Open(path, name, sealer)
 	if err != nil {
 		return nil, unreadable(name, err)
 	}

@@ -49,8 +49,13 @@ type lite struct {
 	pages    int64
 }
 
+// openLite opens the database in a file; without a file it is in memory, empty.
 func openLite(name, vfsName string, file *sealedfile.File, space func() error) (*lite, error) {
-	conn, err := sqlite3.OpenFlags("file:"+name+"?vfs="+vfsName, sqlite3.OPEN_READWRITE|sqlite3.OPEN_CREATE|sqlite3.OPEN_URI)
+	address := "file:" + name + "?vfs=" + vfsName
+	if file == nil {
+		address += "&mode=memory"
+	}
+	conn, err := sqlite3.OpenFlags(address, sqlite3.OPEN_READWRITE|sqlite3.OPEN_CREATE|sqlite3.OPEN_URI)
 	if err != nil {
 		return nil, err
 	}
@@ -76,7 +81,11 @@ func openLite(name, vfsName string, file *sealedfile.File, space func() error) (
 func (l *lite) end() error {
 	<-l.turn
 	l.forget()
-	return errors.Join(l.conn.Close(), l.file.Close())
+	err := l.conn.Close()
+	if l.file != nil {
+		err = errors.Join(err, l.file.Close())
+	}
+	return err
 }
 
 func (l *lite) forget() {

@@ -53,6 +53,9 @@ func newServer(o grant.Opening, dial Dial) (*server, error) {
 	return &server{ns: o, dial: dial, timeout: o.Grant.Limits.Timeout}, nil
 }
 
+// standIn is a text in the place of an address: beforeConnect sets all that it says, and what the environment may add.
+const standIn = "host=localhost port=5432 user=nobody database=none sslmode=disable"
+
 // conns returns the pool, which connects when a connection is wanted.
 func (s *server) conns() (*pgxpool.Pool, error) {
 	s.mu.Lock()
@@ -60,8 +63,7 @@ func (s *server) conns() (*pgxpool.Pool, error) {
 	if s.pool != nil {
 		return s.pool, nil
 	}
-	// The text is a stand-in: beforeConnect sets all that it says, and what the environment may add.
-	cfg, err := pgxpool.ParseConfig("host=localhost port=5432 user=nobody database=none sslmode=disable")
+	cfg, err := pgxpool.ParseConfig(standIn)
 	if err != nil {
 		return nil, fmt.Errorf("configure the connections of grant %q: %w", s.ns.Name, err)
 	}
