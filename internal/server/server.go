@@ -43,6 +43,7 @@ import (
 	"sallyport/internal/namespace"
 	"sallyport/internal/policy"
 	"sallyport/internal/problem"
+	"sallyport/internal/redact"
 	"sallyport/internal/secret"
 	"sallyport/internal/store"
 	"sallyport/internal/telemetry"
@@ -116,6 +117,7 @@ type server struct {
 	issuers   []access.Issuer
 	issuer    *issuer.Issuer // for functions
 	secrets   *secret.Store
+	hidden    redact.Live // the secret values that were opened: the log has none of them
 	touches   chan secret.Touch
 	rotator   *secret.Rotator
 	clientCAs clientCAs
@@ -131,11 +133,10 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if cfg.Mode != ModeDev && (cfg.Doubles != nil || cfg.InvokeEvents) {
 		return errors.New("BUG: a server runs with doubles of grants")
 	}
-	log, err := telemetry.Logger(cfg.Log, cfg.Settings.Log.Format, cfg.Settings.Log.Level)
-	if err != nil {
+	s := &server{cfg: cfg, dir: cfg.Settings.DataDir, started: time.Now().UTC(), metrics: telemetry.NewMetrics(cfg.Version)}
+	if s.log, err = telemetry.Logger(cfg.Log, cfg.Settings.Log.Format, cfg.Settings.Log.Level, s.hidden.Text); err != nil {
 		return fmt.Errorf("configure log: %w", err)
 	}
-	s := &server{cfg: cfg, dir: cfg.Settings.DataDir, log: log, started: time.Now().UTC(), metrics: telemetry.NewMetrics(cfg.Version)}
 	defer func() { err = errors.Join(err, s.close()) }()
 	if err := s.open(ctx); err != nil {
 		return err

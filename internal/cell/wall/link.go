@@ -419,6 +419,9 @@ func (l *link) loadWhole(ctx context.Context, f *Function, entries []entry) (loa
 func (l *link) loadWith(ctx context.Context, f *Function, spec cell.Spec, code []entry) (loaded, error) {
 	c := &call{load: true}
 	id, err := l.ask(c, loadGrace, code, func(b []byte, id uint64) []byte {
+		if f.onTrial.Load() && l.pins {
+			spec.Trial = trialTime
+		}
 		return encodeLoad(b, id, f.id, spec, l.limitsOf(f))
 	})
 	if err != nil {
