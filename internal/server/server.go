@@ -29,6 +29,7 @@ import (
 	"sallyport/internal/access"
 	"sallyport/internal/deploy"
 	"sallyport/internal/event"
+	"sallyport/internal/grant"
 	"sallyport/internal/grant/blobgrant"
 	"sallyport/internal/grant/double"
 	"sallyport/internal/grant/kvgrant"
@@ -106,6 +107,7 @@ type server struct {
 	databases *sqlgrant.Files
 	kv        *kvgrant.Kind
 	blobs     *blobgrant.Kind
+	runners   grant.Runners
 	cells     cells
 	deployer  *deploy.Deployer
 	guard     *access.Guard
@@ -294,6 +296,7 @@ func (s *server) openSpaces(ctx context.Context) error {
 		return err
 	}
 	s.spaces = newSpaces(s)
+	s.later(func() error { s.runners.Close(); return nil })
 	s.later(func() error { // after the spaces: what a function waits for is abandoned with it
 		if s.deployer == nil {
 			return nil
