@@ -390,10 +390,11 @@ func hostText(ctx context.Context, vm *VM, args arguments) (value, error) {
 	return value(promise), vm.free(ctx, text)
 }
 
-// hostJSON is json(bytes): the value of a JSON text in a Uint8Array in UTF-8; undefined when that is too long, or malformed, for one step.
+// hostJSON is json(bytes): the value of a JSON text in a Uint8Array in UTF-8; undefined when that is too long, or malformed, for one step, or QuickJS is
+// parsing one: an exception of the parser can call the script, for Error.prepareStackTrace.
 func hostJSON(ctx context.Context, vm *VM, args arguments) (value, error) {
 	_, p, err := vm.bytes(ctx, args.at(0))
-	if err != nil || len(p) > maxDecode || !utf8.Valid(p) {
+	if err != nil || len(p) > maxDecode || !utf8.Valid(p) || vm.running&(1<<fnParseJSON) != 0 {
 		return vm.state.undefined, err
 	}
 	return vm.parse(ctx, bytes.Clone(bytes.TrimPrefix(p, byteOrderMark)))

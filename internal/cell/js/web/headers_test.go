@@ -29,6 +29,8 @@ func TestParseHeaders(t *testing.T) {
 		{"no name", "\nb\n", 1, nil, false},
 		{"no token", "a b\nc\n", 1, nil, false},
 		{"no token of ASCII", "ä\nc\n", 1, nil, false},
+		{"too many", strings.Repeat("a\nb\n", 257), 257, nil, false},
+		{"too long", "a\n" + strings.Repeat("b", 1<<20) + "\n", 1, nil, false},
 		{"no Unicode", "a\n\xed\xa0\x80\n", 1, nil, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
