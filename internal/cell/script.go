@@ -41,7 +41,7 @@ func (e *Engine) loadScript(ctx context.Context, spec Spec, limits Limits) (*Fun
 	f := &Function{name: spec.Name, kind: KindJavaScript, module: m, guest: s, limits: limits, grants: spec.Grants, engine: e, held: int64(len(spec.SourceMap))}
 	err = f.fits()
 	if err == nil {
-		err = f.prepare(ctx, func(ctx context.Context, inv *invocation) error { return f.boot(ctx, inv, spec.Code) }, f.explainBoot)
+		err = f.prepareWithin(ctx, spec.Trial, func(ctx context.Context, inv *invocation) error { return f.boot(ctx, inv, spec.Code) }, f.explainBoot)
 	}
 	if err == nil {
 		err = f.pin(ctx)
@@ -93,11 +93,11 @@ func (f *Function) boot(ctx context.Context, inv *invocation, code []byte) error
 	if f.template = f.recall(key, base.image); f.template != nil {
 		return nil
 	}
-	in, s, err := f.newScript(ctx, inv)
+	in, s, err := f.newScript(ctx, inv, base.template)
 	if err != nil {
 		return err
 	}
-	defer func() { inv.release(ctx, in) }()
+	defer func() { inv.release(ctx, in, f.template) }()
 	if err := in.become(ctx, base.template); err != nil {
 		return err
 	}
@@ -130,9 +130,9 @@ func grantNames(specs []GrantSpec) []byte {
 	return text
 }
 
-// newScript returns an instance of QuickJS for what is not an event.
-func (f *Function) newScript(ctx context.Context, inv *invocation) (*instance, *scriptSession, error) {
-	in, err := f.instantiate(ctx, inv)
+// newScript returns an instance of QuickJS for what is not an event, as instantiate makes it.
+func (f *Function) newScript(ctx context.Context, inv *invocation, t *template) (*instance, *scriptSession, error) {
+	in, err := f.instantiate(ctx, inv, t)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -173,11 +173,11 @@ func (e *Engine) scriptBase(ctx context.Context, f *Function, inv *invocation) (
 
 // prepareScripts returns the template of QuickJS with the prelude.
 func (f *Function) prepareScripts(ctx context.Context, inv *invocation) (*template, error) {
-	in, s, err := f.newScript(ctx, inv)
+	in, s, err := f.newScript(ctx, inv, nil)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { inv.release(ctx, in) }()
+	defer func() { inv.release(ctx, in, nil) }()
 	state, err := s.vm.Prepare(s.vm.Context(ctx))
 	if err != nil {
 		return nil, err

@@ -29,6 +29,7 @@ import (
 	"sallyport/internal/access"
 	"sallyport/internal/deploy"
 	"sallyport/internal/event"
+	"sallyport/internal/grant"
 	"sallyport/internal/grant/blobgrant"
 	"sallyport/internal/grant/double"
 	"sallyport/internal/grant/kvgrant"
@@ -42,6 +43,7 @@ import (
 	"sallyport/internal/namespace"
 	"sallyport/internal/policy"
 	"sallyport/internal/problem"
+	"sallyport/internal/redact"
 	"sallyport/internal/secret"
 	"sallyport/internal/store"
 	"sallyport/internal/telemetry"
@@ -105,6 +107,7 @@ type server struct {
 	databases *sqlgrant.Files
 	kv        *kvgrant.Kind
 	blobs     *blobgrant.Kind
+	runners   grant.Runners
 	cells     cells
 	deployer  *deploy.Deployer
 	guard     *access.Guard
@@ -114,6 +117,7 @@ type server struct {
 	issuers   []access.Issuer
 	issuer    *issuer.Issuer // for functions
 	secrets   *secret.Store
+	hidden    redact.Live // the secret values that were opened: the log has none of them
 	touches   chan secret.Touch
 	rotator   *secret.Rotator
 	clientCAs clientCAs
@@ -129,11 +133,10 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if cfg.Mode != ModeDev && (cfg.Doubles != nil || cfg.InvokeEvents) {
 		return errors.New("BUG: a server runs with doubles of grants")
 	}
-	log, err := telemetry.Logger(cfg.Log, cfg.Settings.Log.Format, cfg.Settings.Log.Level)
-	if err != nil {
+	s := &server{cfg: cfg, dir: cfg.Settings.DataDir, started: time.Now().UTC(), metrics: telemetry.NewMetrics(cfg.Version)}
+	if s.log, err = telemetry.Logger(cfg.Log, cfg.Settings.Log.Format, cfg.Settings.Log.Level, s.hidden.Text); err != nil {
 		return fmt.Errorf("configure log: %w", err)
 	}
-	s := &server{cfg: cfg, dir: cfg.Settings.DataDir, log: log, started: time.Now().UTC(), metrics: telemetry.NewMetrics(cfg.Version)}
 	defer func() { err = errors.Join(err, s.close()) }()
 	if err := s.open(ctx); err != nil {
 		return err
@@ -293,6 +296,7 @@ func (s *server) openSpaces(ctx context.Context) error {
 		return err
 	}
 	s.spaces = newSpaces(s)
+	s.later(func() error { s.runners.Close(); return nil })
 	s.later(func() error { // after the spaces: what a function waits for is abandoned with it
 		if s.deployer == nil {
 			return nil
