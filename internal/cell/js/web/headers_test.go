@@ -22,6 +22,7 @@ func TestParseHeaders(t *testing.T) {
 		{"sorted and combined", "b\n1\na\n2\nB\n3\n", 3, []web.Header{{"a", "2"}, {"b", "1, 3"}}, true},
 		{"injected", "a\nb\nx-evil\n1\n", 1, nil, false},
 		{"injected half", "a\nb\nc\n", 1, nil, false},
+		{"unfinished", "a\n\nb", 1, nil, false},
 		{"fewer than said", "a\nb\n", 2, nil, false},
 		{"negative", "", -1, nil, false},
 		{"carriage return", "a\nb\r\n", 1, nil, false},
