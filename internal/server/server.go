@@ -311,7 +311,7 @@ func (s *server) openSpaces(ctx context.Context) error {
 	s.deployer, err = deploy.New(ctx, deploy.Config{
 		Approvals: approvals, ApprovalDemanded: s.approvalDemanded, Authority: s.sender,
 		Apps: apps, Blobs: blobs, Namespaces: s, Within: s.mayHold, Memory: s.cfg.Settings.Cells.Memory, Engine: s.cells.engine, End: s.spaces.end,
-		Grants: s.grants(), LastUsed: s.spaces.lastUsed, Logger: s.log, CheckSecrets: s.checkSecrets,
+		Grants: s.grants(), LastUsed: s.spaces.lastUsed, Invoked: s.spaces.invoked, Logger: s.log, CheckSecrets: s.checkSecrets,
 	})
 	if err != nil {
 		return err
@@ -340,8 +340,17 @@ func (s *server) openSpaces(ctx context.Context) error {
 	return nil
 }
 
-// serve opens the listener and answers until ctx ends.
+// serve opens the listener and answers until ctx ends. Functions are loaded meanwhile: their first events come as soon as
+// somebody can send some.
 func (s *server) serve(ctx context.Context) error {
+	var background sync.WaitGroup
+	defer background.Wait()
+	work, stop := context.WithCancel(ctx)
+	defer stop()
+	background.Go(func() {
+		s.deployer.Pin(work)
+		s.deployer.Warm(work)
+	})
 	settings := s.cfg.Settings
 	certs, err := newCertificates(filepath.Join(s.dir, tlsName), settings.TLS.CertFile, settings.TLS.KeyFile,
 		certificateHosts(settings.Listen), time.Now())
@@ -369,10 +378,6 @@ func (s *server) serve(ctx context.Context) error {
 		return errors.Join(err, listener.Close())
 	}
 	srv := newHTTPServer(handler, s.clientCAs.require(certs.tlsConfig()), s.log)
-	var background sync.WaitGroup
-	defer background.Wait()
-	work, stop := context.WithCancel(ctx)
-	defer stop()
 	failed := make(chan error, 1)
 	background.Go(func() {
 		if err := srv.ServeTLS(listener, "", ""); !errors.Is(err, http.ErrServerClosed) {
@@ -398,10 +403,6 @@ func (s *server) serve(ctx context.Context) error {
 	if err := s.announce(ctx, listener.Addr(), certs.caFile); err != nil {
 		return errors.Join(err, srv.Close())
 	}
-	background.Go(func() {
-		s.deployer.Pin(work)
-		s.deployer.Warm(work)
-	})
 	select {
 	case err = <-failed:
 	case <-ctx.Done():
