@@ -99,8 +99,8 @@ func TestGrantFromScript(t *testing.T) {
 		{"parameters", `const g = ctx.grants.db, q = async (...v) => JSON.stringify((await g.find(...v)).request.params); return [await q("a\"\n", 1, -2, true, null, undefined), await q(), await q(0.5, -0, 1e21, NaN), await q(10n, new Date(0), { a: 1 }), await q(new Uint8Array([1])), await q("\ud800").catch((e) => e.code), g.find === g.find, g.then, g.kind].join("|")`,
 			`"[\"a\\\"\\n\",1,-2,true,null,null]|[]|[0.5,0,1e+21,null]|[\"10\",\"1970-01-01T00:00:00.000Z\",{\"a\":1}]|[{\"$bytes\":\"AQ==\"}]|grant.request_invalid|true||sql"`, echoUse},
 		{"uses that throw", `const g = ctx.grants, loop = {}; loop.loop = loop; return [await g.store.call("a", loop).catch((e) => e.name), await g.store.call("a", { toJSON() { throw new RangeError() } }).catch((e) => e.name), await g.store.set("k", 1n).catch((e) => e.name),
-			await g.store.get({ toJSON() { throw new RangeError() } }).catch((e) => e.name), await g.store.call("a", {}, 7).catch((e) => e.name), await g.db.find({ toJSON() { throw new RangeError() } }).catch((e) => e.name)].join()`,
-			`"TypeError,RangeError,TypeError,RangeError,TypeError,RangeError"`, echoUse},
+			await g.store.get({ toJSON() { throw new RangeError() } }).catch((e) => e.name), await g.store.call("a", {}, 7).catch((e) => e.name), await g.store.call("a", () => 1).catch((e) => e.code), await g.db.find({ toJSON() { throw new RangeError() } }).catch((e) => e.name)].join()`,
+			`"TypeError,RangeError,TypeError,RangeError,TypeError,grant.request_invalid,RangeError"`, echoUse},
 		{"an answer that is no JSON", `return await ctx.grants.store.call("a").catch((e) => e.name)`, `"SyntaxError"`, func(context.Context, cell.GrantUse) cell.GrantAnswer {
 			return cell.GrantAnswer{JSON: []byte(`{"a"`)}
 		}},
@@ -224,6 +224,9 @@ func TestFetch(t *testing.T) {
 		{"a then on the prototype", `Object.defineProperty(Object.prototype, "then", { configurable: true, get() { if (!(this instanceof Promise)) globalThis.looked = (globalThis.looked ?? 0) + 1; return undefined } });
 			const r = await fetch("http://127.0.0.1:8080/files/a"); const j = await r.json(); delete Object.prototype.then; return [j.method, looked > 0].join()`, `"GET,true"`},
 		{"many, one after the other", `let n = 0; for (let i = 0; i < 3000; i++) n += (await (await fetch("http://127.0.0.1:8080/files/a", { headers: { a: "b" } })).text()).length; return n > 0`, `true`},
+		{"many headers", `const headers = []; for (let i = 0; i < 300; i++) headers.push(["a" + i, "b"]); const few = headers.slice(0, 200); return [(await (await fetch("http://127.0.0.1:8080/files/a", { headers: few.slice(0, 40) })).text()).length > 99, await fetch("http://127.0.0.1:8080/files/a", { headers }).catch((e) => e.name + e.message.includes("more headers")),
+			await fetch("http://127.0.0.1:8080/files/a", { headers: few }).catch((e) => e.code)].join()`, `"true,TypeErrortrue,grant.request_too_large"`},
+		{"a parser's exception calls the script", `let n = 0; Error.prepareStackTrace = () => { if (n++ < 5) new Response("{").json().catch(() => {}); return "" }; const names = [await new Response("{").json().catch((e) => e.name), await fetch("http://127.0.0.1:8080/files/a").then((r) => r.json()).then((j) => j.method)]; return names.join() + n`, `"SyntaxError,GET1"`},
 		{"nothing is sent", `return [await fetch().catch((e) => e.name), await fetch(null).catch((e) => e.name), await fetch(Symbol()).catch((e) => e.name), await fetch({ toString() { throw new RangeError() } }).catch((e) => e.name),
 			await ctx.grants.api.fetch({ get values() { throw new RangeError() } }).catch((e) => e.name), await ctx.grants.api.fetch({ values: { a: 1n } }).catch((e) => e.name), await fetch("http://127.0.0.1:8080/files/a", { signal: {} }).catch((e) => e.name),
 			await fetch("http://127.0.0.1:8080/files/a", { signal: AbortSignal.abort() }).catch((e) => e.name)].join()`, `"TypeError,TypeError,TypeError,RangeError,RangeError,TypeError,TypeError,AbortError"`},

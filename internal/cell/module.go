@@ -195,7 +195,7 @@ func (e *Engine) loadWasm(ctx context.Context, spec Spec, limits Limits) (*Funct
 	}
 	f := &Function{name: spec.Name, module: m, limits: limits, grants: spec.Grants, engine: e, held: m.bytes}
 	if err = f.inspect(m.code); err == nil {
-		err = f.prepare(ctx, f.initialize, f.explainInitialize)
+		err = f.prepareWithin(ctx, spec.Trial, f.initialize, f.explainInitialize)
 	}
 	if err == nil {
 		err = f.pin(ctx)

@@ -41,7 +41,7 @@ func (e *Engine) loadScript(ctx context.Context, spec Spec, limits Limits) (*Fun
 	f := &Function{name: spec.Name, kind: KindJavaScript, module: m, guest: s, limits: limits, grants: spec.Grants, engine: e, held: int64(len(spec.SourceMap))}
 	err = f.fits()
 	if err == nil {
-		err = f.prepare(ctx, func(ctx context.Context, inv *invocation) error { return f.boot(ctx, inv, spec.Code) }, f.explainBoot)
+		err = f.prepareWithin(ctx, spec.Trial, func(ctx context.Context, inv *invocation) error { return f.boot(ctx, inv, spec.Code) }, f.explainBoot)
 	}
 	if err == nil {
 		err = f.pin(ctx)

@@ -52,10 +52,22 @@ func (in *instance) take(base *snapshot.Image, initialized bool) (*template, err
 func (f *Function) prepare(ctx context.Context, take func(context.Context, *invocation) error,
 	explain func(caller context.Context, inv *invocation, err error) error,
 ) error {
+	return f.prepareWithin(ctx, 0, take, explain)
+}
+
+// prepareWithin is prepare with the most processor time that it may take on trial, 0 for no trial.
+func (f *Function) prepareWithin(ctx context.Context, trial time.Duration, take func(context.Context, *invocation) error,
+	explain func(caller context.Context, inv *invocation, err error) error,
+) error {
 	limits := f.limits
 	limits.Timeout = max(limits.Timeout, bootTimeout)
 	if limits.CPU > 0 { // there is a limit
 		limits.CPU = max(limits.CPU, bootCPU)
+	}
+	if trial = min(trial, limits.Timeout); trial > 0 && (limits.CPU == 0 || trial < limits.CPU) {
+		limits.CPU = trial
+	} else {
+		trial = 0
 	}
 	now := time.Now()
 	inv := &invocation{limits: limits, deadline: now.Add(limits.Timeout)}
@@ -64,6 +76,9 @@ func (f *Function) prepare(ctx context.Context, take func(context.Context, *invo
 	inv.cpu.start()
 	defer inv.cpu.stop()
 	if err := take(inv.call, inv); err != nil {
+		if trial > 0 && errors.Is(inv.call.ended(), errCPU) {
+			return problem.New(problem.Timeout, "cell.initialization_failed", "%s is not ready after %s of processor time, which it had on trial", f.name, trial)
+		}
 		return explain(ctx, inv, err)
 	}
 	return nil

@@ -217,19 +217,28 @@ func (vm *VM) appendText(ctx context.Context, b []byte, v value) ([]byte, bool, 
 	return b, valid, err
 }
 
-// What hostFetch returns of what it does not begin.
+// badHeaders is what hostFetch returns for headers that are none. For what cannot be begun now it returns 0, as begin does.
+const badHeaders = 1
+
+// The arguments of hostFetch.
 const (
-	fetchRefused = 0 // no use can be begun now
-	fetchHeaders = 1 // the headers are none
+	fetchGrant uint32 = iota
+	fetchTarget
+	fetchQuery
+	fetchMethod
+	fetchLines
+	fetchCount
+	fetchBody
+	fetchType
 )
 
 // hostFetch is fetch(grant, target, query, method, headers, count, body, type), the use "fetch" of an http grant. The target is the JSON of the template's
 // values, and query JSON too; or the target is a URL, for the grant noGrant, which is found by it. headers are those of web.ParseHeaders, and type is that of the
 // body. It returns the promise of a Response, or a number that says why there is none, or undefined when no grant covers the URL.
 func hostFetch(ctx context.Context, vm *VM, args arguments) (value, error) {
-	var texts [6]string // target, query, method, headers, -, type
-	for i, at := range []uint32{1, 2, 3, 4, 0, 7} {
-		if v := args.at(at); at != 0 && v != vm.state.undefined {
+	var texts [fetchType + 1]string
+	for _, i := range []uint32{fetchTarget, fetchQuery, fetchMethod, fetchLines, fetchType} {
+		if v := args.at(i); v != vm.state.undefined {
 			text, err := vm.unicode(ctx, v)
 			if err != nil {
 				return 0, err
@@ -237,16 +246,16 @@ func hostFetch(ctx context.Context, vm *VM, args arguments) (value, error) {
 			texts[i] = string(text)
 		}
 	}
-	headers, ok := web.ParseHeaders(texts[3], int(args.integer(5)))
+	headers, ok := web.ParseHeaders(texts[fetchLines], int(args.integer(fetchCount)))
 	if !ok {
-		return vm.integer(fetchHeaders), nil
+		return vm.integer(badHeaders), nil
 	}
-	body, err := vm.body(ctx, args.at(6))
+	body, err := vm.body(ctx, args.at(fetchBody))
 	if err != nil {
 		return 0, err
 	}
-	r := fetchRequest{values: texts[0], query: texts[1], method: texts[2], headers: headers, contentType: texts[5]}
-	grant := args.integer(0)
+	r := fetchRequest{values: texts[fetchTarget], query: texts[fetchQuery], method: texts[fetchMethod], headers: headers, contentType: texts[fetchType]}
+	grant := args.integer(fetchGrant)
 	if grant == noGrant {
 		if grant = vm.covering(&r); grant < 0 {
 			return vm.state.undefined, nil
@@ -390,10 +399,11 @@ func hostText(ctx context.Context, vm *VM, args arguments) (value, error) {
 	return value(promise), vm.free(ctx, text)
 }
 
-// hostJSON is json(bytes): the value of a JSON text in a Uint8Array in UTF-8; undefined when that is too long, or malformed, for one step.
+// hostJSON is json(bytes): the value of a JSON text in a Uint8Array in UTF-8; undefined when that is too long, or malformed, for one step, or QuickJS is
+// parsing one: an exception of the parser can call the script, for Error.prepareStackTrace.
 func hostJSON(ctx context.Context, vm *VM, args arguments) (value, error) {
 	_, p, err := vm.bytes(ctx, args.at(0))
-	if err != nil || len(p) > maxDecode || !utf8.Valid(p) {
+	if err != nil || len(p) > maxDecode || !utf8.Valid(p) || vm.running&(1<<fnParseJSON) != 0 {
 		return vm.state.undefined, err
 	}
 	return vm.parse(ctx, bytes.Clone(bytes.TrimPrefix(p, byteOrderMark)))

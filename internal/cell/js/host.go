@@ -73,7 +73,7 @@ type hostFunction struct {
 // hostFunctionTable lists the functions the prelude gets. They have no authority: what is more than
 // arithmetic on their arguments goes through the Host.
 //
-// Only the prelude calls them, with integers, Uint8Arrays, and strings of well-formed Unicode. But what it
+// Only the prelude calls them, with integers, Uint8Arrays, and strings, mostly of well-formed Unicode. But what it
 // passes may have come from a method that the script has replaced, so nothing is relied on.
 func hostFunctionTable() []hostFunction {
 	return []hostFunction{

@@ -322,6 +322,7 @@
     if (begun === 1) {
       const checked = flat(new Headers(headers)); // which throws, in most cases
       begun = host.fetch(grant, target, query, method, checked, lines, content, type);
+      if (begun === 1) throw new TypeError("these are more headers than a request may have");
     }
     if (begun === undefined) throw notCovered(target, method);
     if (typeof begun === "number") return unbegun();

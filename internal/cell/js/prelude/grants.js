@@ -37,7 +37,7 @@
   // is none, and a function, which has to be one that is kept here for ever, gets the value and a Uint8Array or undefined.
   const use = (grant, op, request, body, finish) => {
     try {
-      return host.use(grant, op, stringify(request ?? {}), body === undefined ? undefined : bytesOf(body), finish) || unbegun();
+      return host.use(grant, op, stringify(request ?? {}) ?? "null", body === undefined ? undefined : bytesOf(body), finish) || unbegun();
     } catch (thrown) {
       return rejected(thrown);
     }

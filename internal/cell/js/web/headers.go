@@ -6,6 +6,12 @@ import (
 	"unicode/utf8"
 )
 
+// Limits of what ParseHeaders reads: more than a grant lets a function send.
+const (
+	maxHeaders     = 256
+	maxHeaderBytes = 1 << 20
+)
+
 // Header is the name of a header in lower case, and its value.
 type Header struct{ Name, Value string }
 
@@ -22,12 +28,12 @@ func notToken(r rune) bool {
 }
 
 // ParseHeaders reads count headers: of each its name and its value, and a line feed after both. It reports false when one of them is none: what has a
-// line feed in itself makes more lines than there should be. The result is sorted, and has what is set several times once.
+// line feed in itself makes more lines than there should be. It reports false too when there are more than maxHeaders, or they are long. The result is sorted, and has what is set several times once.
 func ParseHeaders(text string, count int) ([]Header, bool) {
-	if count < 0 || strings.Count(text, "\n") != 2*count || !utf8.ValidString(text) {
+	if count < 0 || count > maxHeaders || len(text) > maxHeaderBytes || strings.Count(text, "\n") != 2*count || text != "" && !strings.HasSuffix(text, "\n") || !utf8.ValidString(text) {
 		return nil, false
 	}
-	list := make([]Header, 0, min(count, len(text)/2))
+	list := make([]Header, 0, count)
 	for text != "" {
 		name, rest, _ := strings.Cut(text, "\n")
 		value, rest, _ := strings.Cut(rest, "\n")
