@@ -64,6 +64,7 @@ type outbox struct {
 	mu      sync.Mutex
 	waiting [][]byte
 	open    []packed // those of waiting that may be added to
+	bytes   int      // of waiting
 	added   uint64   // entries ever added, and those known to be on disk
 	written uint64
 	closed  bool
@@ -80,6 +81,7 @@ func (o *outbox) add(entry []byte) {
 	o.mu.Lock()
 	o.waiting = append(o.waiting, entry)
 	o.added++
+	o.bytes += len(entry)
 	o.open = o.open[:0]
 	o.mu.Unlock()
 	o.wake()
@@ -92,10 +94,11 @@ func (o *outbox) wake() {
 	}
 }
 
+// size returns how many entries wait; one that tells of many deliveries counts as so many.
 func (o *outbox) size() int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return len(o.waiting)
+	return len(o.waiting) + o.bytes/entryBytes
 }
 
 func (o *outbox) close() {
@@ -115,6 +118,7 @@ func (o *outbox) take() (entries [][]byte, closed bool) {
 		n++
 	}
 	entries = o.waiting[:n:n]
+	o.bytes -= size
 	o.open = o.open[:0] // what the writer has is written as it is
 	if o.waiting = o.waiting[n:]; len(o.waiting) == 0 {
 		o.waiting = nil

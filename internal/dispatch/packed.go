@@ -62,7 +62,9 @@ func (o *outbox) addPark(del *delivery) {
 func (o *outbox) addSettled(pos ident.Position, r *route, t *try) {
 	o.mu.Lock()
 	at, base := o.extend(entrySettlePlain, 0, r, pos, t.Started)
+	before := len(o.waiting[at])
 	o.waiting[at] = appendTry(o.waiting[at], base, t)
+	o.bytes += len(o.waiting[at]) - before
 	o.mu.Unlock()
 	o.wake()
 }
@@ -83,9 +85,12 @@ func (o *outbox) extend(kind, flags byte, r *route, pos ident.Position, started 
 		o.open = append(o.open, packed{at: len(o.waiting), kind: kind, flags: flags, route: r, base: started})
 		o.waiting = append(o.waiting, b)
 		o.added++
+		o.bytes += len(b)
 		p = &o.open[len(o.open)-1]
 	}
+	before := len(o.waiting[p.at])
 	o.waiting[p.at] = binary.AppendVarint(o.waiting[p.at], int64(pos-p.pos))
+	o.bytes += len(o.waiting[p.at]) - before
 	p.pos = pos
 	return p.at, p.base
 }
