@@ -91,6 +91,9 @@ type Config struct {
 	// InvokeEvents lets an invocation be a whole event, of any type: a test gives its function the event it is written for.
 	// Only a server of ModeDev runs with it.
 	InvokeEvents bool
+	// Moved, when set, is called when an event has come in or an attempt at a delivery has ended, after whoever asks is told of it. It MUST
+	// NOT block.
+	Moved func()
 	// DebugSocket, when set, is a Unix socket that serves profiles to its owner.
 	DebugSocket string
 }

@@ -136,7 +136,7 @@ func (x *spaces) start(ctx context.Context, ns ident.Namespace) (sp *space, err 
 		CanDeliver: func(t ident.EventType, f ident.FunctionName) error { return s.guard.CanDeliver(ns, t, f) },
 		Emitter:    x.intake, Redactor: s.redactor(ns), Lines: sp.Lines, State: func() *deploy.State { return s.deployer.State(ns) },
 		Workers: s.cfg.Settings.Limits.Workers, Budget: x.budget, Logger: s.log, Attempted: s.metrics.Attempted(string(ns)),
-		Used: sp.used(s.metrics.Invoked(string(ns))), Past: sp.past(time.Now()),
+		Used: sp.used(s.metrics.Invoked(string(ns))), Past: sp.past(time.Now()), Moved: s.cfg.Moved,
 	})
 	if err != nil {
 		return sp, err
