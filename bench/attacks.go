@@ -168,7 +168,7 @@ func (b *besides) deploy(ctx context.Context, chosen []attack) error {
 		}
 		manifest += fmt.Sprintf("[functions.%s]\nsource = %q\ntimeout = %q\n", a.name, source, attackTimeout) + a.more
 		if a.name == "wait" {
-			manifest += fmt.Sprintf("[functions.wait.grants.web]\nhttp = \"http://%s/\"\nmethods = [\"GET\"]\nprivate = [\"127.0.0.1\"]\nlimits = { rate = 1000000, concurrency = %d }\n", b.silent.Addr(), waiters)
+			manifest += fmt.Sprintf("[functions.wait.grants.web]\nhttp = \"http://%s/\"\nmethods = [\"GET\"]\nprivate = [\"127.0.0.1\"]\nlimits = { rate = 1000000, concurrency = %d }\n", b.silent.Addr(), 2*waiters) // some are still ending while the next begin
 		}
 		modules[a.name] = a.module
 	}

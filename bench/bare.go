@@ -276,11 +276,8 @@ func (h *scriptOutput) Result(text []byte) { h.result = append(h.result[:0], tex
 func (*scriptOutput) Random(p []byte)      { clear(p) }
 func (*scriptOutput) Attempt() int         { return 1 }
 func (*scriptOutput) Deadline() int64      { return 0 }
-func (*scriptOutput) Grants() []byte       { return nil }
-func (*scriptOutput) UseNow(context.Context, string, string, []byte) (uint32, js.Answer, bool) {
-	return 0, js.Answer{}, false
-}
-func (*scriptOutput) Waits() bool { return false }
+func (*scriptOutput) Grants() []js.Grant   { return nil }
+func (*scriptOutput) Waits() bool          { return false }
 
 // Use begins nothing: the guests of this benchmark have no grants.
 func (*scriptOutput) Use(string, string, []byte, []byte) uint32 { return 0 }

@@ -36,6 +36,7 @@ func roles() map[string]func(context.Context, []string) error {
 		"jetstream":   appendJetStream,
 		"cells":       runCells,
 		"invocations": runInvocations,
+		"kills":       runKills,
 		"barecalls":   runBareCalls,
 		"wakes":       runWakes,
 		"baregrants":  runBareGrants,

@@ -16,6 +16,7 @@ import (
 
 	"sallyport/api"
 	"sallyport/internal/cell"
+	"sallyport/internal/cell/wall"
 	"sallyport/internal/problem"
 )
 
@@ -29,6 +30,11 @@ func measureCells(ctx context.Context, o options, r *report, stderr io.Writer) e
 	}
 	var rows []row
 	if err := rolePinned(ctx, &rows, "cells", guest, o.duration.String()); err != nil {
+		return err
+	}
+	r.Rows = append(r.Rows, rows...)
+	rows = nil
+	if err := rolePinned(ctx, &rows, "kills", o.binary, guest); err != nil {
 		return err
 	}
 	r.Rows = append(r.Rows, rows...)
@@ -100,14 +106,6 @@ func runCells(ctx context.Context, args []string) error {
 	if only {
 		return r.print(os.Stdout)
 	}
-	// Who stops a guest is another thread, and a server has more than one processor for that.
-	if err := pinSelf(serverCPU, loadCPU); err != nil {
-		return err
-	}
-	runtime.GOMAXPROCS(2) // it was counted while there was one
-	if err := measureKills(ctx, r, module); err != nil {
-		return err
-	}
 	return json.MarshalWrite(os.Stdout, r.Rows, nanoseconds())
 }
 
@@ -116,13 +114,53 @@ func runCells(ctx context.Context, args []string) error {
 //go:embed endless/endless.wasm
 var endlessC []byte
 
-// measureKills is how long after its deadline a function that never ends is gone.
-func measureKills(ctx context.Context, r *report, module []byte) (err error) {
-	engine, err := cell.New(ctx, cell.Default())
+// runKills is the process that measures kills, in itself and behind the second wall.
+func runKills(ctx context.Context, args []string) (err error) {
+	if len(args) != 2 {
+		return errors.New("usage: bench kills SALLYPORT GUEST.wasm")
+	}
+	module, err := os.ReadFile(args[1])
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, engine.Close(ctx)) }()
+	// Who stops a guest is another thread, and a server has more than one processor for that.
+	if err := pinSelf(serverCPU, loadCPU); err != nil {
+		return err
+	}
+	runtime.GOMAXPROCS(2) // it was counted while there was one
+	direct, err := cell.New(ctx, cell.Default())
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, direct.Close(ctx)) }()
+	cfg := wall.Default("cell-worker")
+	cfg.Program = args[0]
+	walled, err := wall.New(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, walled.Close(ctx)) }()
+	r := &report{}
+	near := func(ctx context.Context, spec cell.Spec, limits cell.Limits) (endlessFunction, error) {
+		return direct.Load(ctx, spec, limits)
+	}
+	far := func(ctx context.Context, spec cell.Spec, limits cell.Limits) (endlessFunction, error) {
+		return walled.Load(ctx, spec, limits)
+	}
+	if err := errors.Join(measureKills(ctx, r, "", near, module), measureKills(ctx, r, ", second wall on", far, module)); err != nil {
+		return err
+	}
+	return json.MarshalWrite(os.Stdout, r.Rows, nanoseconds())
+}
+
+// endlessFunction is a function that never ends, in this process or in a worker.
+type endlessFunction interface {
+	invoker
+	Close(ctx context.Context) error
+}
+
+// measureKills is how long after its deadline a function that never ends is gone.
+func measureKills(ctx context.Context, r *report, where string, load func(context.Context, cell.Spec, cell.Limits) (endlessFunction, error), module []byte) error {
 	limits := cell.DefaultLimits()
 	limits.Timeout = 20 * time.Millisecond
 	const kills = 300
@@ -134,22 +172,24 @@ func measureKills(ctx context.Context, r *report, module []byte) (err error) {
 		{"Go", endlessEvent, cell.Spec{Name: "guest.wasm", Kind: api.ModuleWasm, Code: module}},
 		{"C", `{"data":1}`, cell.Spec{Name: "endless.wasm", Kind: api.ModuleWasm, Code: endlessC}},
 	} {
-		f, err := engine.Load(ctx, g.spec, limits)
+		f, err := load(ctx, g.spec, limits)
 		if err != nil {
 			return err
 		}
 		var late, native []time.Duration
 		for range kills {
 			native = append(native, stopNative(limits.Timeout))
-			_, use, err := f.Invoke(ctx, cell.Input{Event: []byte(g.event), EventID: "e-1", Attempt: 1})
+			began := time.Now()
+			_, _, err := f.Invoke(ctx, cell.Input{Event: []byte(g.event), EventID: "e-1", Attempt: 1})
+			took := time.Since(began)
 			if p, ok := errors.AsType[*problem.Error](err); !ok || p.Code != "cell.timeout" {
 				return fmt.Errorf("%s: an endless loop ended with %w", g.name, err)
 			}
-			late = append(late, use.Duration-limits.Timeout)
+			late = append(late, took-limits.Timeout)
 		}
 		note := fmt.Sprintf("%d kills, timeout %s", kills, limits.Timeout)
-		r.times("(cell) endless loop, "+g.name, "a loop of this program itself that a timer ends, in turn", native, "what the machine adds")
-		r.times("(cell) endless loop, "+g.name, "time from the deadline to its end", late, note).p99Within(10)
+		r.times("(cell) endless loop, "+g.name+where, "a loop of this program itself that a timer ends, in turn", native, "what the machine adds")
+		r.times("(cell) endless loop, "+g.name+where, "time from the deadline to its end", late, note).p99Within(10)
 		if err := f.Close(ctx); err != nil {
 			return err
 		}

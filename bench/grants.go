@@ -111,7 +111,7 @@ func measureGrants(ctx context.Context, o options, r *report, stderr io.Writer) 
 		r.figure("(grants)", row[1], median(ours[row[0]]), "µs", bar{}, "")
 		r.compare("(grants)", row[1]+" : bare client of Go", median(ratios[row[0]]), atMost(1.3), "")
 	}
-	return nil
+	return measureWaiting(ctx, s, o, r)
 }
 
 func fillOrders(ctx context.Context, address string) error {

@@ -239,6 +239,9 @@ func reportWorkerd(r *report, measure string, servers []*contender, near, far []
 	const taken = "CPU; workerd's HTTP is taken off"
 	r.compare(measure, "fresh isolate : invocation in process", isolate(near), bar{}, taken)
 	r.compare(measure, "fresh isolate : invocation behind the second wall", isolate(far), bar{}, taken)
+	const unlike = "CPU; theirs with HTTP, ours without"
+	r.compare(measure, "invocation in process : a request of the shared isolate", pairRatio(shared, near, cpuPerEvent), atMost(1), unlike)
+	r.compare(measure, "invocation behind the second wall : a request of the shared isolate", pairRatio(shared, far, cpuPerEvent), atMost(1), unlike)
 	// What the handler alone takes there is less than the noise of a request, so whole requests are compared.
 	const whole = "CPU of a request; there nothing is isolated, encrypted, authorised or stored"
 	r.compare(measure, "shared isolate : durable invocation, second wall off", pairRatio(off, shared, cpuPerEvent), bar{}, whole)

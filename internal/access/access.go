@@ -81,6 +81,11 @@ func (p *Principal) With(grants []string, invokes []ident.FunctionName) *Princip
 	return newPrincipal(as, p.Expires)
 }
 
+// Uses reports whether these are the grants that the principal uses while it runs, and the types that it publishes.
+func (p *Principal) Uses(grants []string, publishes []ident.EventType) bool {
+	return slices.Equal(p.policy.Grants, grants) && slices.Equal(p.policy.EventTypes, publishes)
+}
+
 // FunctionID returns the id of a function as a principal.
 func FunctionID(ns ident.Namespace, name ident.FunctionName) ident.PrincipalID {
 	return ident.PrincipalID("function:" + string(ns) + "/" + string(name))

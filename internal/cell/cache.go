@@ -1,6 +1,7 @@
 package cell
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -89,31 +90,31 @@ func (c *codeCache) compile(ctx context.Context, key string, src source, compile
 		}
 		// What cannot be used is as good as nothing.
 	}
-	hardened, report, err := hardenSource(ctx, src)
+	h, err := hardenSource(ctx, src)
 	if err != nil {
 		return compiled{}, err
 	}
-	made, err := c.make(ctx, hardened, report, compile)
+	made, err := c.make(ctx, h, compile)
 	if err != nil {
 		return compiled{}, err
 	}
 	if made == nil {
-		return compileAll(hardened, report, compile)
+		return compileAll(h, compile)
 	}
 	c.cache.Put(key, made)
 	return c.reuse(made, compile)
 }
 
 // make compiles a module and returns the entry for it, or nothing when wazero wrote no file: it had the code in memory.
-func (c *codeCache) make(ctx context.Context, hardened []byte, report harden.Report, compile compiler) ([]byte, error) {
-	e := entry{report: report}
+func (c *codeCache) make(ctx context.Context, h hardened, compile compiler) ([]byte, error) {
+	e := entry{report: h.report, data: h.data}
 	var err error
-	if e.skeleton, err = harden.Skeleton(hardened); err != nil {
+	if e.skeleton, err = harden.Skeleton(h.code); err != nil {
 		return nil, err
 	}
 	c.compiling.Lock()
 	defer c.compiling.Unlock()
-	_, code, err := c.write(ctx, hardened, compile)
+	_, code, err := c.write(ctx, h.code, compile)
 	if err != nil || len(code) == 0 || len(code) > maxCode {
 		return nil, err
 	}
@@ -146,14 +147,20 @@ func (c *codeCache) reuse(kept []byte, compile compiler) (compiled, error) {
 		return compiled{}, err
 	}
 	defer done()
+	data, err := harden.ParseData(bytes.Clone(e.data)) // nothing else of the entry is to stay
+	if err != nil {
+		return compiled{}, err
+	}
 	code, err := compile(e.skeleton)
-	return compiled{code, e.report, e.size + int64(len(e.skeleton))}, err
+	return compiled{code, e.report, data, e.size + int64(len(e.skeleton)+len(e.data))}, err
 }
 
 // entry is what is kept of a module.
 type entry struct {
 	report   harden.Report
 	skeleton []byte
+	// data is that of the module, which its skeleton does not have.
+	data []byte
 	// path is that of the file in the folder in which wazero looks for the code of the skeleton. packed is what
 	// belongs into it, the code of the module, of size bytes: packed, it is a fourth of that.
 	path   string
@@ -279,7 +286,7 @@ func (e *entry) encode() ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode the report of a module: %w", err)
 	}
-	parts := [][]byte{[]byte(e.path), binary.AppendVarint(nil, e.size), report, e.skeleton, e.packed}
+	parts := [][]byte{[]byte(e.path), binary.AppendVarint(nil, e.size), report, e.skeleton, e.data, e.packed}
 	size := 0
 	for _, p := range parts {
 		size += len(p) + binary.MaxVarintLen64
@@ -293,7 +300,7 @@ func (e *entry) encode() ([]byte, error) {
 
 // parseEntry parses what encode made, and keeps it. It is safe with bytes from anywhere, but the code is code.
 func parseEntry(b []byte) (*entry, error) {
-	var parts [5][]byte
+	var parts [6][]byte
 	for i := range parts {
 		n, width := binary.Uvarint(b)
 		if width <= 0 || n > uint64(len(b)-width) {
@@ -301,7 +308,7 @@ func parseEntry(b []byte) (*entry, error) {
 		}
 		parts[i], b = b[width:width+int(n)], b[width+int(n):]
 	}
-	e := &entry{path: string(parts[0]), skeleton: parts[3], packed: parts[4]}
+	e := &entry{path: string(parts[0]), skeleton: parts[3], data: parts[4], packed: parts[5]}
 	var width int
 	if e.size, width = binary.Varint(parts[1]); width != len(parts[1]) || e.size < 0 || e.size > maxCode || len(b) > 0 || !filepath.IsLocal(e.path) {
 		return nil, errEntry

@@ -104,7 +104,7 @@ func TestCache(t *testing.T) {
 // emptyCode returns an entry of compiled code with nothing for the code, which comes last.
 func emptyCode(entry []byte) []byte {
 	at := 0
-	for range 4 {
+	for range 5 {
 		n, width := binary.Uvarint(entry[at:])
 		if at += width + int(n); at >= len(entry) {
 			return nil // a template

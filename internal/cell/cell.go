@@ -220,6 +220,9 @@ type Spec struct {
 	SourceMap []byte
 	// Grants are the grants that the function uses while it runs, by their names.
 	Grants []GrantSpec
+	// Trial is the most processor time that what runs before the first event may take; 0 is as much as the limits allow. Load fails with
+	// a problem of kind Timeout when that is not enough: the module may be loaded where it keeps nobody from a processor.
+	Trial time.Duration
 }
 
 // Load validates and compiles a module and returns it as a function with these limits. For a

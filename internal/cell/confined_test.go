@@ -30,7 +30,7 @@ func TestConfined(t *testing.T) {
 		f := loadScript(t, `export default () => Object.getOwnPropertyNames(globalThis).sort().join(" ")`)
 		want := `AbortController AbortSignal AggregateError Array ArrayBuffer AsyncDisposableStack BigInt BigInt64Array BigUint64Array Boolean CustomEvent DOMException DataView Date ` +
 			`DisposableStack Error EvalError Event EventTarget FinalizationRegistry Float16Array Float32Array Float64Array Function Headers Infinity Int16Array Int32Array Int8Array ` +
-			`InternalError Iterator JSON Map Math NaN Number Object Promise Proxy RangeError ReferenceError Reflect RegExp Response Set SharedArrayBuffer ` +
+			`InternalError Iterator JSON Map Math NaN Number Object Promise Proxy RangeError ReferenceError Reflect RegExp Request Response Set SharedArrayBuffer ` +
 			`String SuppressedError Symbol SyntaxError TextDecoder TextEncoder TypeError URIError URL URLSearchParams Uint16Array Uint32Array Uint8Array Uint8ClampedArray WeakMap WeakRef WeakSet atob btoa ` +
 			`clearInterval clearTimeout console crypto decodeURI decodeURIComponent encodeURI encodeURIComponent escape eval fetch ` +
 			`globalThis isFinite isNaN parseFloat parseInt performance queueMicrotask reportError self setInterval setTimeout structuredClone undefined unescape`

@@ -73,6 +73,9 @@ func (f *Function) Close(ctx context.Context) error {
 	var err error
 	f.once.Do(func() {
 		f.engine.idle.drop(ctx, f)
+		if f.template != nil {
+			f.engine.memories.Forget(f.template.image)
+		}
 		err = f.engine.release(ctx, f.module)
 		f.engine.tidier.Touch()
 	})

@@ -271,16 +271,6 @@ func (u *uses) await(ctx context.Context, number uint32, wait time.Duration) uin
 	}
 }
 
-// quick reports whether the one use that has no answer is over so soon that a script may wait for it where it asks: with others, it would hold up
-// what their answers lead to.
-func (u *uses) quick(grant string) bool {
-	spec := grantNamed(u.specs, grant)
-	return u.waiting == 1 && spec != nil && spec.Kind == kindKV
-}
-
-// kindKV is the kind of grant whose values are read from memory.
-const kindKV = "kv"
-
 // next waits on no core: the thread is free, and what passes is no processor time of the function.
 func (u *uses) next(ctx context.Context, wait time.Duration) (uint32, GrantAnswer, bool) {
 	u.inv.cpu.stop()

@@ -76,12 +76,23 @@ func (in *instance) size() int64 {
 	return in.memory.Size() + tableBytes(in.function.module.report)
 }
 
-// close frees the instance. The guest is gone at this point, so there is no one to tell of an
-// error, and wazero's only errors are of file descriptors, of which a cell has none.
+// retire frees an instance that has ended well and is reset: its memory is kept for the next one.
+func (in *instance) retire(ctx context.Context) {
+	in.end(ctx)
+	in.memory.Retire()
+}
+
+// close frees the instance.
 func (in *instance) close(ctx context.Context) {
+	in.end(ctx)
+	in.memory.Release()
+}
+
+// end frees all of the instance but its memory. The guest is gone at this point, so there is no one to tell of an
+// error, and wazero's only errors are of file descriptors, of which a cell has none.
+func (in *instance) end(ctx context.Context) {
 	in.release()
 	_ = in.Module.Close(context.WithoutCancel(ctx))
-	in.memory.Release()
 }
 
 // streams are what a guest has of the world. wazero is given them once, when the instance is made;

@@ -33,7 +33,9 @@ type module struct {
 type compiled struct {
 	code   wazero.CompiledModule
 	report harden.Report
-	bytes  int64 // of memory that it takes, about
+	// data is what memories begin with. It is not in code: most memories are filled from a template.
+	data  []harden.Data
+	bytes int64 // of memory that it takes, about
 }
 
 // source is the code of a module, which is read when it is needed.
@@ -142,20 +144,30 @@ func (e *Engine) compile(ctx context.Context, src source, workers int) (out comp
 	if e.code != nil {
 		return e.code.compile(ctx, e.cacheKey("code", src.digest[:]), src, compile)
 	}
-	hardened, report, err := hardenSource(ctx, src)
+	h, err := hardenSource(ctx, src)
 	if err != nil {
 		return compiled{}, err
 	}
-	return compileAll(hardened, report, compile)
+	return compileAll(h, compile)
+}
+
+// hardened is a module that was hardened: its code, and the data apart from it, unless that cannot be.
+type hardened struct {
+	report     harden.Report
+	code, data []byte
 }
 
 // hardenSource reads and hardens the code of a module.
-func hardenSource(ctx context.Context, src source) ([]byte, harden.Report, error) {
+func hardenSource(ctx context.Context, src source) (h hardened, err error) {
 	code, err := src.read(ctx)
 	if err != nil {
-		return nil, harden.Report{}, err
+		return hardened{}, err
 	}
-	return harden.Module(code)
+	if code, h.report, err = harden.Module(code); err != nil {
+		return hardened{}, err
+	}
+	h.code, h.data, err = harden.SplitData(code)
+	return h, err
 }
 
 // codeFactor is how much memory compiled code takes whose length is not known, as a multiple of the module: a Go
@@ -163,9 +175,13 @@ func hardenSource(ctx context.Context, src source) ([]byte, harden.Report, error
 const codeFactor = 6
 
 // compileAll compiles a whole module.
-func compileAll(hardened []byte, report harden.Report, compile compiler) (compiled, error) {
-	code, err := compile(hardened)
-	return compiled{code, report, codeFactor * int64(len(hardened))}, err
+func compileAll(h hardened, compile compiler) (compiled, error) {
+	data, err := harden.ParseData(h.data)
+	if err != nil {
+		return compiled{}, err
+	}
+	code, err := compile(h.code)
+	return compiled{code, h.report, data, codeFactor*int64(len(h.code)) + int64(len(h.data))}, err
 }
 
 // loadWasm loads a WebAssembly binary.
@@ -179,7 +195,7 @@ func (e *Engine) loadWasm(ctx context.Context, spec Spec, limits Limits) (*Funct
 	}
 	f := &Function{name: spec.Name, module: m, limits: limits, grants: spec.Grants, engine: e, held: m.bytes}
 	if err = f.inspect(m.code); err == nil {
-		err = f.prepare(ctx, f.initialize, f.explainInitialize)
+		err = f.prepareWithin(ctx, spec.Trial, f.initialize, f.explainInitialize)
 	}
 	if err == nil {
 		err = f.pin(ctx)

@@ -56,7 +56,7 @@ func (p *idle) give(ctx context.Context, in *instance, now time.Time) {
 		p.trimAfter(p.after)
 	}
 	p.mu.Unlock()
-	closeAll(ctx, surplus)
+	retireAll(ctx, surplus)
 }
 
 // surplus takes out what is over the bound. p.mu is held.
@@ -126,7 +126,7 @@ func (p *idle) trim() {
 		p.trimAfter(p.after - now.Sub(first.idleSince))
 	}
 	p.mu.Unlock()
-	closeAll(context.Background(), due)
+	retireAll(context.Background(), due)
 }
 
 // drop closes the instances of f that wait, and from now on those that come back.
@@ -165,5 +165,12 @@ func (p *idle) close(ctx context.Context) {
 func closeAll(ctx context.Context, list []*instance) {
 	for _, in := range list {
 		in.close(ctx)
+	}
+}
+
+// retireAll closes instances whose function may wake again.
+func retireAll(ctx context.Context, list []*instance) {
+	for _, in := range list {
+		in.retire(ctx)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -40,7 +41,7 @@ func (e *Engine) loadScript(ctx context.Context, spec Spec, limits Limits) (*Fun
 	f := &Function{name: spec.Name, kind: KindJavaScript, module: m, guest: s, limits: limits, grants: spec.Grants, engine: e, held: int64(len(spec.SourceMap))}
 	err = f.fits()
 	if err == nil {
-		err = f.prepare(ctx, func(ctx context.Context, inv *invocation) error { return f.boot(ctx, inv, spec.Code) }, f.explainBoot)
+		err = f.prepareWithin(ctx, spec.Trial, func(ctx context.Context, inv *invocation) error { return f.boot(ctx, inv, spec.Code) }, f.explainBoot)
 	}
 	if err == nil {
 		err = f.pin(ctx)
@@ -92,11 +93,11 @@ func (f *Function) boot(ctx context.Context, inv *invocation, code []byte) error
 	if f.template = f.recall(key, base.image); f.template != nil {
 		return nil
 	}
-	in, s, err := f.newScript(ctx, inv)
+	in, s, err := f.newScript(ctx, inv, base.template)
 	if err != nil {
 		return err
 	}
-	defer func() { inv.release(ctx, in) }()
+	defer func() { inv.release(ctx, in, f.template) }()
 	if err := in.become(ctx, base.template); err != nil {
 		return err
 	}
@@ -113,7 +114,7 @@ func (f *Function) boot(ctx context.Context, inv *invocation, code []byte) error
 	return nil
 }
 
-// grantNames returns the JSON of the kinds of grants, with what is to be known about each, by their names, which a script gets as ctx.grants.
+// grantNames returns the JSON of the kinds of grants, with what is to be known about each, by their names: a script is evaluated with them.
 func grantNames(specs []GrantSpec) []byte {
 	names := make(map[string]string, len(specs))
 	for _, s := range specs {
@@ -129,9 +130,9 @@ func grantNames(specs []GrantSpec) []byte {
 	return text
 }
 
-// newScript returns an instance of QuickJS for what is not an event.
-func (f *Function) newScript(ctx context.Context, inv *invocation) (*instance, *scriptSession, error) {
-	in, err := f.instantiate(ctx, inv)
+// newScript returns an instance of QuickJS for what is not an event, as instantiate makes it.
+func (f *Function) newScript(ctx context.Context, inv *invocation, t *template) (*instance, *scriptSession, error) {
+	in, err := f.instantiate(ctx, inv, t)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -172,11 +173,11 @@ func (e *Engine) scriptBase(ctx context.Context, f *Function, inv *invocation) (
 
 // prepareScripts returns the template of QuickJS with the prelude.
 func (f *Function) prepareScripts(ctx context.Context, inv *invocation) (*template, error) {
-	in, s, err := f.newScript(ctx, inv)
+	in, s, err := f.newScript(ctx, inv, nil)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { inv.release(ctx, in) }()
+	defer func() { inv.release(ctx, in, nil) }()
 	state, err := s.vm.Prepare(s.vm.Context(ctx))
 	if err != nil {
 		return nil, err
@@ -327,33 +328,19 @@ func (s *scriptSession) Deadline() int64 {
 	return s.inv.deadline.UnixMilli()
 }
 
-// Grants implements js.Host.
-func (s *scriptSession) Grants() []byte {
-	if len(s.function.grants) == 0 {
-		return nil
+// Grants implements js.Host. They are in the order of their names, by which they have the same numbers in a template that was kept.
+func (s *scriptSession) Grants() []js.Grant {
+	grants := make([]js.Grant, len(s.function.grants))
+	for i, g := range s.function.grants {
+		grants[i] = js.Grant{Name: g.Name, Kind: g.Kind, About: g.About}
 	}
-	return grantNames(s.function.grants)
+	slices.SortFunc(grants, func(a, b js.Grant) int { return strings.Compare(a.Name, b.Name) })
+	return grants
 }
 
 // Use implements js.Host.
 func (s *scriptSession) Use(grant, op string, request, body []byte) uint32 {
 	return s.inv.uses.start(GrantUse{Grant: grant, Op: op, Request: request, Body: body})
-}
-
-// UseNow implements js.Host.
-func (s *scriptSession) UseNow(ctx context.Context, grant, op string, request []byte) (uint32, js.Answer, bool) {
-	u := &s.inv.uses
-	number := u.start(GrantUse{Grant: grant, Op: op, Request: request})
-	if number == 0 || !u.quick(grant) {
-		return number, js.Answer{}, false
-	}
-	u.await(ctx, number, -1)
-	a := u.answer(number)
-	if a == nil || a.Failed || len(a.Body) > 0 {
-		return number, js.Answer{}, false
-	}
-	u.end(number)
-	return number, js.Answer{Number: number, JSON: a.JSON}, true
 }
 
 // Waits implements js.Host.

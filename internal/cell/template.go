@@ -52,10 +52,22 @@ func (in *instance) take(base *snapshot.Image, initialized bool) (*template, err
 func (f *Function) prepare(ctx context.Context, take func(context.Context, *invocation) error,
 	explain func(caller context.Context, inv *invocation, err error) error,
 ) error {
+	return f.prepareWithin(ctx, 0, take, explain)
+}
+
+// prepareWithin is prepare with the most processor time that it may take on trial, 0 for no trial.
+func (f *Function) prepareWithin(ctx context.Context, trial time.Duration, take func(context.Context, *invocation) error,
+	explain func(caller context.Context, inv *invocation, err error) error,
+) error {
 	limits := f.limits
 	limits.Timeout = max(limits.Timeout, bootTimeout)
 	if limits.CPU > 0 { // there is a limit
 		limits.CPU = max(limits.CPU, bootCPU)
+	}
+	if trial = min(trial, limits.Timeout); trial > 0 && (limits.CPU == 0 || trial < limits.CPU) {
+		limits.CPU = trial
+	} else {
+		trial = 0
 	}
 	now := time.Now()
 	inv := &invocation{limits: limits, deadline: now.Add(limits.Timeout)}
@@ -64,6 +76,9 @@ func (f *Function) prepare(ctx context.Context, take func(context.Context, *invo
 	inv.cpu.start()
 	defer inv.cpu.stop()
 	if err := take(inv.call, inv); err != nil {
+		if trial > 0 && errors.Is(inv.call.ended(), errCPU) {
+			return problem.New(problem.Timeout, "cell.initialization_failed", "%s is not ready after %s of processor time, which it had on trial", f.name, trial)
+		}
 		return explain(ctx, inv, err)
 	}
 	return nil
@@ -86,11 +101,11 @@ func (f *Function) initialize(ctx context.Context, inv *invocation) error {
 }
 
 func (f *Function) takeTemplate(ctx context.Context, inv *invocation) error {
-	in, err := f.instantiate(ctx, inv)
+	in, err := f.instantiate(ctx, inv, nil)
 	if err != nil {
 		return err
 	}
-	defer func() { inv.release(ctx, in) }()
+	defer func() { inv.release(ctx, in, f.template) }()
 	if err := in.initialize(ctx); err != nil {
 		return err
 	}
@@ -102,7 +117,7 @@ func (f *Function) takeTemplate(ctx context.Context, inv *invocation) error {
 		return err
 	}
 	// Two events must not begin with the same random state, so it cannot be in the template.
-	raw, err := f.instantiate(ctx, inv)
+	raw, err := f.instantiate(ctx, inv, nil)
 	if err != nil {
 		return err
 	}
@@ -134,15 +149,26 @@ func (f *Function) explainInitialize(caller context.Context, inv *invocation, er
 	return problem.New(problem.Unprocessable, code, "%s cannot be initialised: %s", f.name, reason.Public).WithCause(err)
 }
 
-// release closes an instance that was made to be looked at.
-func (inv *invocation) release(ctx context.Context, in *instance) {
+// release closes an instance that was made to be looked at. If a template came of it, its memory is the first that
+// an event finds ready.
+func (inv *invocation) release(ctx context.Context, in *instance, t *template) {
 	inv.refused = in.memory.Refused()
+	if t != nil && in.memory.Size() == t.image.Size() && in.memory.Fill(t.image) == nil {
+		in.retire(ctx)
+		return
+	}
 	in.close(ctx)
 }
 
-// instantiate returns an instance of which nothing has run.
-func (f *Function) instantiate(ctx context.Context, inv *invocation) (*instance, error) {
-	in := &instance{function: f, memory: f.engine.memories.New(f.limits.Memory)}
+// instantiate returns an instance of which nothing has run: as it begins, or on its way to become what it is in a
+// template, if there is one.
+func (f *Function) instantiate(ctx context.Context, inv *invocation, t *template) (*instance, error) {
+	in := &instance{function: f}
+	if t == nil {
+		in.memory = f.engine.memories.New(f.limits.Memory)
+	} else {
+		in.memory = f.engine.memories.Of(f.limits.Memory, t.image)
+	}
 	mod, err := f.engine.runtime.InstantiateModule(
 		experimental.WithMemoryAllocator(ctx, in.memory), f.module.code, in.streams.config())
 	if err != nil {
@@ -164,12 +190,30 @@ func (f *Function) instantiate(ctx context.Context, inv *invocation) (*instance,
 	in.stop = stop
 	in.bind(inv)
 	in.session = f.guest.attach(in)
+	if t == nil {
+		if err := in.writeData(); err != nil {
+			in.close(ctx)
+			return nil, err
+		}
+	}
 	return in, nil
+}
+
+// writeData writes the data of the module to the memory of an instance of which nothing has run.
+func (in *instance) writeData() error {
+	memory := in.memory.Bytes()
+	for i, d := range in.function.module.data {
+		if uint64(d.At)+uint64(len(d.Bytes)) > uint64(len(memory)) {
+			return fmt.Errorf("data[%d]: out of bounds memory access", i)
+		}
+		copy(memory[d.At:], d.Bytes)
+	}
+	return nil
 }
 
 // wake returns an instance that an event can come to: from the template, if there is one.
 func (f *Function) wake(ctx context.Context, inv *invocation) (*instance, error) {
-	in, err := f.instantiate(ctx, inv)
+	in, err := f.instantiate(ctx, inv, f.template)
 	if err != nil {
 		return nil, err
 	}

@@ -83,7 +83,7 @@ func (a *app) dev(ctx context.Context, dir string, f devFlags) error {
 		return err
 	}
 	defer func() { _ = watcher.Close() }() // it only watched
-	s := &session{app: a, dir: dir, watcher: watcher, readyFiles: []string{filepath.Join(state, readyName)}}
+	s := &session{app: a, dir: dir, watcher: watcher, readyFiles: []string{filepath.Join(state, readyName)}, moved: make(chan struct{}, 1)}
 	if f.readyFile != "" {
 		s.readyFiles = append(s.readyFiles, f.readyFile)
 	}
@@ -93,6 +93,12 @@ func (a *app) dev(ctx context.Context, dir string, f devFlags) error {
 	var failed error // of the session; read after background ended
 	err = server.Run(ctx, server.Config{
 		Settings: settings, Mode: server.ModeDev, Version: a.env.Version, Log: a.env.Stderr, Doubles: stand,
+		Moved: func() {
+			select {
+			case s.moved <- struct{}{}:
+			default: // it is said already
+			}
+		},
 		OnReady: func(r api.Ready) {
 			background.Go(func() {
 				defer stop()
@@ -128,6 +134,7 @@ type session struct {
 	dir        string
 	watcher    *fsnotify.Watcher
 	readyFiles []string
+	moved      chan struct{} // holds a value when something may have become of an event since dev asked last
 
 	client    *client.Client
 	began     time.Time

@@ -16,21 +16,21 @@ import (
 )
 
 const (
-	// outcomePoll is how often dev asks what became of events. It asks its own server, on the same
-	// machine, for one short list.
-	outcomePoll = 200 * time.Millisecond
+	// outcomePause is how long dev waits at least before it asks again what became of events. It asks its own server, on the
+	// same machine, for one short list, when that says that something has moved.
+	outcomePause = 200 * time.Millisecond
 	// maxOpen bounds the events that are asked for one by one; of the others the end is not told.
 	maxOpen = 50
 )
 
-// tellOutcomes prints, for each event that comes in, what its handling came to.
+// tellOutcomes prints, for each event that comes in, what its handling came to. It looks when something has moved; after a
+// fault, and until the namespace is there, it looks again and again.
 func (s *session) tellOutcomes(ctx context.Context) {
 	o := outcomes{client: s.client, out: s.app.env.Stdout, open: map[uint64]*api.Event{}}
-	tick := time.NewTicker(outcomePoll)
-	defer tick.Stop()
 	told := "" // one fault is told once
 	for {
 		err := o.poll(ctx)
+		again := err != nil
 		if ctx.Err() != nil {
 			return
 		}
@@ -44,7 +44,15 @@ func (s *session) tellOutcomes(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-time.After(outcomePause):
+		}
+		if again {
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.moved:
 		}
 	}
 }

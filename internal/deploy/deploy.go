@@ -96,6 +96,8 @@ type Config struct {
 	Grants grant.Config
 	// LastUsed returns when a function used a grant last, zero when it is not known to have; nil knows nothing.
 	LastUsed func(ns ident.Namespace, function ident.FunctionName, grant string) time.Time
+	// Invoked returns how often the functions of a namespace were invoked lately, as far as it is known; nil knows nothing.
+	Invoked func(ns ident.Namespace) map[ident.FunctionName]int64
 	// Approvals is where approvals are kept; without it, none is demanded.
 	Approvals Bucket
 	// ApprovalDemanded reports whether a second principal has to approve what functions of a namespace gain.

@@ -196,7 +196,8 @@ func TestLimitsAreChanges(t *testing.T) {
 	}
 }
 
-// TestWarm: after a start functions are loaded, as many as half of the memory for them holds.
+// TestWarm: after a start functions are loaded, as many as half of the memory for them holds, those that were invoked
+// most first.
 func TestWarm(t *testing.T) {
 	t.Parallel()
 	manifest := "name = \"many\"\n[functions]\n"
@@ -205,11 +206,22 @@ func TestWarm(t *testing.T) {
 	}
 	w := newWorld()
 	apply(t, w.open(t), app(manifest, 1))
-	for most, want := range map[int64]string{60: "f0 f1 f2", 0: "", 1000: "f0 f1 f2 f3 f4"} {
+	for _, test := range []struct {
+		most    int64
+		invoked map[ident.FunctionName]int64
+		want    string
+	}{
+		{60, nil, "f0 f1 f2"},
+		{60, map[ident.FunctionName]int64{"f4": 10, "f2": 3}, "f0 f2 f4"},
+		{0, nil, ""},
+		{1000, nil, "f0 f1 f2 f3 f4"},
+	} {
+		most, want := test.most, test.want
 		engine := &weighed{loaded: map[string]int{}, bytes: 10}
 		d, err := deploy.New(t.Context(), deploy.Config{
 			Apps: bucket{w}, Blobs: blobs{w}, Namespaces: namespaces{w}, Engine: engine, Memory: most,
-			End: func(context.Context, ident.Namespace) (ident.Position, error) { return 0, nil },
+			Invoked: func(ident.Namespace) map[ident.FunctionName]int64 { return test.invoked },
+			End:     func(context.Context, ident.Namespace) (ident.Position, error) { return 0, nil },
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"slices"
+
+	"sallyport/internal/ident"
 )
 
 const (
@@ -14,18 +16,26 @@ const (
 	warmShare = 2
 )
 
-// Warm loads functions that are not in memory, those that were deployed last first, so that the first event of one
-// need not wait for its code. It stops at some number of them, at a part of the memory there is for functions, and when
+// Warm loads functions that are not in memory, those that were invoked most lately first, then those that were deployed last, so
+// that the first event of one need not wait for its code. It stops at some number of them, at a part of the memory there is for functions, and when
 // ctx ends; a function that cannot be loaded is left to its first event, which says why.
 func (d *Deployer) Warm(ctx context.Context) {
-	var all []*Function
-	for _, state := range *d.states.Load() {
+	type ranked struct {
+		*Function
+		invoked int64
+	}
+	var all []ranked
+	for ns, state := range *d.states.Load() {
+		var invoked map[ident.FunctionName]int64
+		if d.cfg.Invoked != nil {
+			invoked = d.cfg.Invoked(ns)
+		}
 		for _, f := range state.Functions {
-			all = append(all, f)
+			all = append(all, ranked{f, invoked[f.Name]})
 		}
 	}
-	slices.SortFunc(all, func(a, b *Function) int {
-		return cmp.Or(b.Deployed.Compare(a.Deployed), cmp.Compare(a.Name, b.Name))
+	slices.SortFunc(all, func(a, b ranked) int {
+		return cmp.Or(cmp.Compare(b.invoked, a.invoked), b.Deployed.Compare(a.Deployed), cmp.Compare(a.Name, b.Name))
 	})
 	for _, f := range all[:min(len(all), warmFunctions)] {
 		if ctx.Err() != nil || d.residents.taken() >= d.cfg.Memory/warmShare {

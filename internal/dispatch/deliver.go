@@ -64,6 +64,7 @@ func (d *Dispatcher) deliver(ctx context.Context, tk *ticket, del *delivery) {
 		defer d.letters.RUnlock()
 		letter = d.storeLetter(ctx, del, &res)
 	}
+	defer d.moved() // when the lock is free
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.giveBack(tk, &res)
@@ -138,7 +139,7 @@ func (d *Dispatcher) retryLater(del *delivery, res *result, retry manifest.Retry
 	if del.batch != nil {
 		d.park(del)
 	} else {
-		d.outbox.add(d.parkEntry(del))
+		d.outbox.addPark(del)
 	}
 	d.wait(del)
 	d.observe("retry", del, res)
@@ -177,30 +178,35 @@ func (d *Dispatcher) settle(del *delivery, res *result, dead bool) {
 	if del.final {
 		d.replies.add(del.pos, Reply{Value: res.reply, Problem: res.err})
 	}
-	del.note(res.try)
 	bt := del.batch
 	del.batch = nil // its batch must not park it any more
-	if bt != nil && !dead && del.made == 1 {
-		// The plain case: its batch will say so.
+	plain := !dead && del.made == 0
+	if bt != nil && plain {
+		// Its batch will say so.
 		bt.ways = append(bt.ways, way{index: del.pos.Index(), route: del.route, try: res.try})
 		bt.left[del.pos.Index()]--
 		bt.pending--
 		d.conclude(del.pos)
 		return
 	}
+	del.note(res.try)
 	if bt != nil {
 		bt.left[del.pos.Index()]--
 		bt.pending--
 		d.open[del.pos] = plus(d.open[del.pos], 1)
 	}
-	delete(d.parked, del.key())
+	d.unpark(del.key())
 	if dead {
 		d.dead[del.key()] = struct{}{}
 	}
 	if del.pos.Batch() >= d.floor {
 		d.setSettled(del.key()) // its batch may be read again
 	}
-	d.outbox.add(d.settleEntry(del, dead))
+	if plain {
+		d.outbox.addSettled(del.pos, del.route, &res.try)
+	} else {
+		d.outbox.add(d.settleEntry(del, dead))
+	}
 	d.past.settled(del, dead)
 	d.close(del.pos, dead)
 }

@@ -92,6 +92,8 @@ type Config struct {
 	Attempted func(outcome string, took time.Duration)
 	// Used, when set, is told what each invocation took.
 	Used func(Use)
+	// Moved, when set, is called after events were read and after each attempt, when Way and State tell of it. It MUST NOT block.
+	Moved func()
 }
 
 // Use is what one invocation took, and whose it was.
@@ -114,7 +116,8 @@ const (
 	maxOutbox     = 1 << 17                // entries; past it the reader waits for the journal
 	stopGrace     = 4 * time.Second        // for attempts under way
 	writeGrace    = 2 * time.Second        // for the journal
-	snapshotEvery = 1 << 15                // entries
+	snapshotEvery = 1 << 15                // entries, of which one that tells of many counts as so many:
+	entryBytes    = 64                     // so long is one, about
 	maxErrorBytes = 1 << 10
 	keptTries     = 10 // of one delivery: the first and the latest
 )
@@ -134,7 +137,9 @@ type Dispatcher struct {
 	closed int64 // events that ended dead and whose dead letters were discarded
 	open   map[ident.Position]*openEvent
 	parked map[deliveryKey]*delivery
-	dead   map[deliveryKey]struct{}
+	// pending counts parked by subscription.
+	pending map[ident.SubscriptionName]int64
+	dead    map[deliveryKey]struct{}
 	// gone are the events of discarded dead letters that are not in closed yet: something of them is
 	// pending or dead, or they are at or above the floor.
 	gone map[ident.Position]struct{}
@@ -198,6 +203,7 @@ type delivery struct {
 	failed error // why it cannot be attempted: its condition failed
 	state  deliveryState
 	final  bool    // attempted once only
+	dead   bool    // settled as such
 	heavy  bool    // the attempt under way is of a heavy function
 	ticket *ticket // of the attempt under way
 }
@@ -256,7 +262,7 @@ func New(ctx context.Context, cfg Config) (*Dispatcher, error) {
 		cfg: cfg, log: cfg.Logger.With("namespace", string(cfg.Namespace)),
 		part:  cfg.Budget.join(cfg.Workers, 2*runtime.GOMAXPROCS(0)),
 		floor: 1, next: 1,
-		open: map[ident.Position]*openEvent{}, parked: map[deliveryKey]*delivery{},
+		open: map[ident.Position]*openEvent{}, parked: map[deliveryKey]*delivery{}, pending: map[ident.SubscriptionName]int64{},
 		dead: map[deliveryKey]struct{}{}, settled: map[uint64]map[deliveryKey]struct{}{}, gone: map[ident.Position]struct{}{},
 		routes: map[route]*route{}, lanes: map[ident.FunctionName]*lane{},
 		waiters: map[ident.Position][]chan struct{}{},
@@ -354,7 +360,14 @@ func (d *Dispatcher) read(ctx context.Context) error {
 		d.admit(b)
 		d.advance()
 		d.mu.Unlock()
+		d.moved()
 		d.cfg.Budget.fill()
+	}
+}
+
+func (d *Dispatcher) moved() {
+	if d.cfg.Moved != nil {
+		d.cfg.Moved()
 	}
 }
 
@@ -449,7 +462,7 @@ func (d *Dispatcher) park(del *delivery) {
 		del.rec = nil // read again when its turn comes
 	}
 	del.batch = nil
-	d.parked[del.key()] = del
+	d.setParked(del)
 	ev := d.open[del.pos]
 	if ev == nil {
 		ev = &openEvent{}
@@ -458,7 +471,28 @@ func (d *Dispatcher) park(del *delivery) {
 	ev.pending++
 	bt.left[del.pos.Index()]--
 	bt.pending--
-	d.outbox.add(d.parkEntry(del))
+	d.outbox.addPark(del)
+}
+
+// setParked puts a delivery among those that are pending by themselves, in the place of an earlier one.
+func (d *Dispatcher) setParked(del *delivery) {
+	key := del.key()
+	if d.parked[key] == nil {
+		d.pending[key.sub]++
+	}
+	d.parked[key] = del
+}
+
+// unpark takes a delivery off them, and reports whether it was there.
+func (d *Dispatcher) unpark(key deliveryKey) bool {
+	if d.parked[key] == nil {
+		return false
+	}
+	delete(d.parked, key)
+	if d.pending[key.sub]--; d.pending[key.sub] == 0 {
+		delete(d.pending, key.sub)
+	}
+	return true
 }
 
 // wake tells those who wait for an event.

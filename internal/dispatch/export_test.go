@@ -1,6 +1,10 @@
 package dispatch
 
-import "time"
+import (
+	"time"
+
+	"sallyport/internal/ident"
+)
 
 // Lanes is a namespace in a budget whose deliveries are what a test says, in the place of a
 // Dispatcher.
@@ -68,4 +72,20 @@ func (b *Budget) Idle() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.waiting == 0 && b.used == 0 && b.running == [paces]int{}
+}
+
+// PackedKinds are the kinds of journal entries that tell of many deliveries.
+const PackedKinds = string(entryParkPlain) + string(entrySettlePlain)
+
+// ParsePacked parses such an entry, and returns the deliveries of a subscription that it tells of, by position, and how
+// many attempts they had.
+func ParsePacked(entry []byte, sub ident.SubscriptionName) (positions []ident.Position, attempts int, err error) {
+	err = parsePacked(entry, func(t *parkedText) {
+		if t.Sub != sub {
+			return
+		}
+		positions = append(positions, t.Pos)
+		attempts += t.Made
+	})
+	return positions, attempts, err
 }

@@ -22,6 +22,7 @@ const (
 	entrySettle  = 'S' // a delivery is done or dead
 	entryRedrive = 'R' // a dead letter is a pending delivery again
 	entryDiscard = 'X' // a dead letter is gone
+	// And entryParkPlain and entrySettlePlain, each of which tells of many.
 )
 
 // parkedText is the stored form of a parked delivery; of the others it has what they need.
@@ -52,8 +53,6 @@ func describe(del *delivery) *parkedText {
 	}
 }
 
-func (d *Dispatcher) parkEntry(del *delivery) []byte { return encode(entryPark, describe(del)) }
-
 func (d *Dispatcher) settleEntry(del *delivery, dead bool) []byte {
 	t := describe(del)
 	t.Dead = dead
@@ -64,7 +63,9 @@ func (d *Dispatcher) settleEntry(del *delivery, dead bool) []byte {
 type outbox struct {
 	mu      sync.Mutex
 	waiting [][]byte
-	added   uint64 // entries ever added, and those known to be on disk
+	open    []packed // those of waiting that may be added to
+	bytes   int      // of waiting
+	added   uint64   // entries ever added, and those known to be on disk
 	written uint64
 	closed  bool
 	more    chan struct{}
@@ -80,6 +81,8 @@ func (o *outbox) add(entry []byte) {
 	o.mu.Lock()
 	o.waiting = append(o.waiting, entry)
 	o.added++
+	o.bytes += len(entry)
+	o.open = o.open[:0]
 	o.mu.Unlock()
 	o.wake()
 }
@@ -91,10 +94,11 @@ func (o *outbox) wake() {
 	}
 }
 
+// size returns how many entries wait; one that tells of many deliveries counts as so many.
 func (o *outbox) size() int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return len(o.waiting)
+	return len(o.waiting) + o.bytes/entryBytes
 }
 
 func (o *outbox) close() {
@@ -114,6 +118,8 @@ func (o *outbox) take() (entries [][]byte, closed bool) {
 		n++
 	}
 	entries = o.waiting[:n:n]
+	o.bytes -= size
+	o.open = o.open[:0] // what the writer has is written as it is
 	if o.waiting = o.waiting[n:]; len(o.waiting) == 0 {
 		o.waiting = nil
 	}
@@ -222,7 +228,9 @@ func (d *Dispatcher) written(ctx context.Context, seq uint64, entries [][]byte) 
 	d.mu.Lock()
 	d.mark(seq, entries)
 	d.past.journal = seq
-	d.entries += len(entries)
+	for _, e := range entries {
+		d.entries += 1 + len(e)/entryBytes
+	}
 	due := d.entries >= snapshotEvery
 	d.mu.Unlock()
 	d.outbox.onDisk(len(entries))
@@ -307,8 +315,13 @@ func (d *Dispatcher) replay(rec []byte) error {
 	if len(rec) == 0 {
 		return errEntry
 	}
-	if rec[0] == entryWay {
+	switch rec[0] {
+	case entryWay:
 		return d.replayWay(rec)
+	case entryParkPlain:
+		return parsePacked(rec, d.replayPark)
+	case entrySettlePlain:
+		return parsePacked(rec, d.replaySettle)
 	}
 	var t parkedText
 	if err := json.Unmarshal(rec[1:], &t); err != nil {
@@ -317,35 +330,45 @@ func (d *Dispatcher) replay(rec []byte) error {
 	key := deliveryKey{t.Pos, t.Sub}
 	switch rec[0] {
 	case entryPark:
-		if d.parked[key] == nil {
-			d.open[t.Pos] = plus(d.open[t.Pos], 1)
-		}
-		d.parked[key] = d.revive(&t)
+		d.replayPark(&t)
 	case entrySettle:
-		if d.parked[key] == nil {
-			d.open[t.Pos] = plus(d.open[t.Pos], 1)
-		}
-		delete(d.parked, key)
-		if t.Pos.Batch() >= d.floor {
-			d.setSettled(key)
-		}
-		if t.Dead {
-			d.dead[key] = struct{}{}
-		}
-		d.past.settled(d.revive(&t), t.Dead)
-		d.close(t.Pos, t.Dead)
+		d.replaySettle(&t)
 	case entryRedrive:
 		delete(d.dead, key)
 		ev := plus(d.open[t.Pos], 1)
 		ev.dead--
 		d.open[t.Pos] = ev
-		d.parked[key] = d.revive(&t)
+		d.setParked(d.revive(&t))
 	case entryDiscard:
 		d.discard(key)
 	default:
 		return fmt.Errorf("%w: kind %q", errEntry, rec[0])
 	}
 	return nil
+}
+
+func (d *Dispatcher) replayPark(t *parkedText) {
+	del := d.revive(t)
+	if d.parked[del.key()] == nil {
+		d.open[t.Pos] = plus(d.open[t.Pos], 1)
+	}
+	d.setParked(del)
+}
+
+func (d *Dispatcher) replaySettle(t *parkedText) {
+	del := d.revive(t)
+	key := del.key()
+	if !d.unpark(key) {
+		d.open[t.Pos] = plus(d.open[t.Pos], 1)
+	}
+	if t.Pos.Batch() >= d.floor {
+		d.setSettled(key)
+	}
+	if t.Dead {
+		d.dead[key] = struct{}{}
+	}
+	d.past.settled(del, t.Dead)
+	d.close(t.Pos, t.Dead)
 }
 
 func (d *Dispatcher) replayWay(rec []byte) error {

@@ -234,7 +234,8 @@ func (d *Dispatcher) Redrive(ctx context.Context, sel api.DeadLetterSelection) (
 		delete(d.dead, key)
 		ev := plus(d.open[key.pos], 1)
 		ev.dead--
-		d.open[key.pos], d.parked[key] = ev, del
+		d.open[key.pos] = ev
+		d.setParked(del)
 		d.outbox.add(encode(entryRedrive, describe(del)))
 		d.enqueue(d.lane(del.route.fn), del)
 	}

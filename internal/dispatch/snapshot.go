@@ -154,7 +154,7 @@ func (d *Dispatcher) restore(ctx context.Context) (journal uint64, err error) {
 func (d *Dispatcher) adopt(part *partText) {
 	for i := range part.Parked {
 		del := d.revive(&part.Parked[i])
-		d.parked[del.key()] = del
+		d.setParked(del)
 		d.open[del.pos] = plus(d.open[del.pos], 1)
 	}
 	for _, t := range part.Dead {

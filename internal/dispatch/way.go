@@ -57,10 +57,7 @@ func wayEntry(bt *batch) []byte {
 			b = appendString(b, string(w.route.sub))
 			b = appendString(b, string(w.route.fn))
 		}
-		b = binary.AppendVarint(b, (w.try.Started-base)/1e3)
-		b = binary.AppendVarint(b, (w.try.Finished-w.try.Started)/1e3)
-		b = binary.AppendUvarint(b, uint64(w.try.Revision))
-		b = binary.AppendUvarint(b, uint64(w.try.Emitted))
+		b = appendTry(b, base, &w.try)
 	}
 	return b
 }
@@ -90,11 +87,7 @@ func parseWays(entry []byte) (ways, error) {
 		default:
 			return w, errEntry
 		}
-		one.try.Number = 1
-		one.try.Started = base + p.varint()*1e3
-		one.try.Finished = one.try.Started + p.varint()*1e3
-		one.try.Revision, one.try.Emitted = int(p.uvarint()), int(p.uvarint())
-		if p.bad {
+		if one.try = p.try(base); p.bad {
 			return w, errEntry
 		}
 		w.list = append(w.list, one)
@@ -163,16 +156,11 @@ func (s stopReading) Error() string { return string(s) }
 type history struct {
 	batches    [pastBatches]*batch
 	turn       int
-	ends       map[deliveryKey]*ended
+	ends       map[deliveryKey]*delivery
 	endOrder   []deliveryKey
 	chunk      uint64 // of the last append to the journal
 	journal    uint64 // the last batch of the journal
 	generation uint64 // of the last snapshot
-}
-
-type ended struct {
-	del  *delivery
-	dead bool
 }
 
 func (h *history) add(bt *batch) {
@@ -181,9 +169,10 @@ func (h *history) add(bt *batch) {
 	h.turn++
 }
 
+// settled keeps a delivery that has ended. Nothing changes it any more.
 func (h *history) settled(del *delivery, dead bool) {
 	if h.ends == nil {
-		h.ends = map[deliveryKey]*ended{}
+		h.ends = map[deliveryKey]*delivery{}
 	}
 	k := del.key()
 	if h.ends[k] == nil {
@@ -193,9 +182,8 @@ func (h *history) settled(del *delivery, dead bool) {
 		}
 		h.endOrder = append(h.endOrder, k)
 	}
-	c := *del
-	c.rec, c.batch = nil, nil
-	h.ends[k] = &ended{del: &c, dead: dead}
+	del.rec, del.batch, del.dead = nil, nil, dead
+	h.ends[k] = del
 }
 
 // State returns where the event at pos stands. Events that were not read yet are pending.
@@ -237,9 +225,9 @@ func (d *Dispatcher) Way(ctx context.Context, pos ident.Position) (api.EventStat
 		}
 	}
 	d.mu.Lock()
-	for key, del := range d.parked {
-		if key.pos == pos {
-			found[key.sub] = d.describe(del, api.StatePending)
+	for r := range d.routes {
+		if del := d.parked[deliveryKey{pos, r.sub}]; del != nil {
+			found[r.sub] = d.describe(del, api.StatePending)
 		}
 	}
 	d.mu.Unlock()
@@ -276,12 +264,12 @@ func (d *Dispatcher) recall(pos ident.Position, found map[ident.SubscriptionName
 	look(d.liveBatch(pos.Batch()))
 	for _, key := range d.past.endOrder {
 		if key.pos == pos {
-			e := d.past.ends[key]
+			del := d.past.ends[key]
 			state := api.StateDone
-			if e.dead {
+			if del.dead {
 				state = api.StateDead
 			}
-			found[key.sub] = d.describe(e.del, state)
+			found[key.sub] = d.describe(del, state)
 		}
 	}
 	return known
@@ -324,11 +312,16 @@ func (d *Dispatcher) readWay(ctx context.Context, pos ident.Position, from uint6
 			case entrySettle:
 				var t parkedText
 				if err := json.Unmarshal(rec[1:], &t); err == nil && t.Pos == pos {
-					state := api.StateDone
-					if t.Dead {
-						state = api.StateDead
+					d.found(&t, found)
+				}
+			case entrySettlePlain:
+				err := parsePacked(rec, func(t *parkedText) {
+					if t.Pos == pos {
+						d.found(t, found)
 					}
-					found[t.Sub] = d.describe(&delivery{pos: pos, route: &route{t.Sub, t.Fn}, tries: t.Tries}, state)
+				})
+				if err != nil {
+					return err
 				}
 			}
 		}
@@ -341,6 +334,15 @@ func (d *Dispatcher) readWay(ctx context.Context, pos ident.Position, from uint6
 		return nil
 	}
 	return err
+}
+
+// found adds a settled delivery to those that were found.
+func (d *Dispatcher) found(t *parkedText, found map[ident.SubscriptionName]api.Delivery) {
+	state := api.StateDone
+	if t.Dead {
+		state = api.StateDead
+	}
+	found[t.Sub] = d.describe(&delivery{pos: t.Pos, route: &route{t.Sub, t.Fn}, tries: t.Tries}, state)
 }
 
 // describe returns a delivery as the API shows it.
@@ -443,14 +445,20 @@ type Balance struct {
 	DeadLetters int64
 }
 
-// Balance returns how many events are done and dead; all others that were accepted are pending.
+// Balance returns how many events are done and dead; all others that were accepted are pending. It takes as long as there are
+// dead letters, and not as long as the backlog is.
 func (d *Dispatcher) Balance() Balance {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	b := Balance{Done: d.done + d.ahead, Dead: d.closed, DeadLetters: int64(len(d.dead))}
-	for pos, ev := range d.open {
-		if ev.pending == 0 && ev.dead > 0 && d.isRead(pos) {
-			b.Dead++
+	several := map[ident.Position]struct{}{} // events with more letters than one, that are counted
+	for key := range d.dead {
+		ev := d.open[key.pos]
+		if _, counted := several[key.pos]; counted || ev == nil || ev.pending > 0 || !d.isRead(key.pos) {
+			continue
+		}
+		if b.Dead++; ev.dead > 1 {
+			several[key.pos] = struct{}{}
 		}
 	}
 	for pos := range d.gone {
@@ -474,10 +482,8 @@ func (d *Dispatcher) Counts() map[ident.SubscriptionName]Counts {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	out := map[ident.SubscriptionName]Counts{}
-	for key := range d.parked {
-		c := out[key.sub]
-		c.Pending++
-		out[key.sub] = c
+	for sub, n := range d.pending {
+		out[sub] = Counts{Pending: n}
 	}
 	for _, bt := range d.live {
 		for _, del := range bt.queue {

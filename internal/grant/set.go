@@ -58,8 +58,10 @@ type Config struct {
 	// Used is told of each use; it is called by many goroutines and should be quick.
 	Used func(Used)
 	// Stand, when set, answers in place of what is behind the doors. No server has one.
-	Stand  Stand
-	Logger *slog.Logger
+	Stand Stand
+	// Runners are the goroutines of uses; nil starts one for each.
+	Runners *Runners
+	Logger  *slog.Logger
 }
 
 // Set is the doors of one function revision. It is safe for concurrent use.
@@ -211,25 +213,20 @@ func quick(kind string) bool { return kind == manifest.KindKV }
 
 // pass goes through the door. When the time is over it returns, whether or not the door does: the place stays taken until that has returned.
 func (s *Set) pass(ctx context.Context, cancel context.CancelFunc, g *gated, call *Call) (Reply, error) {
-	done := func() {
-		cancel()
-		<-g.places
-		s.running.Done()
-	}
 	if quick(g.grant.Kind()) {
-		defer done()
+		defer s.left(g, cancel)
 		return s.do(ctx, g, call)
 	}
 	type outcome struct {
 		reply Reply
 		err   error
 	}
-	out := make(chan outcome, 1)
-	go func() {
-		defer done()
+	out := make(chan outcome, 1) // whoever waits for it may have left
+	s.cfg.Runners.start(func() {
 		reply, err := s.do(ctx, g, call)
 		out <- outcome{reply, err}
-	}()
+		s.left(g, cancel) // afterwards: whoever waits must not find the context done first
+	})
 	select {
 	case o := <-out:
 		return o.reply, o.err
@@ -244,6 +241,13 @@ func (s *Set) pass(ctx context.Context, cancel context.CancelFunc, g *gated, cal
 	default:
 		return Reply{}, context.Cause(ctx)
 	}
+}
+
+// left notes that a use came back from its door.
+func (s *Set) left(g *gated, cancel context.CancelFunc) {
+	cancel()
+	<-g.places
+	s.running.Done()
 }
 
 // do opens the door, if nobody has, and calls it. A panic of a door does not take the server with it.

@@ -195,10 +195,11 @@ func (a *API) proposal(c *call, make func(uses []policy.Use, since time.Time) (*
 	if err != nil {
 		return err
 	}
-	defer a.applying.Add(-1)
-	if a.applying.Add(1) > maxApplying { // it takes a processor for some seconds at the most
-		return overloaded()
+	giveBack, err := a.applying.take(c.ns) // it takes a processor for some seconds at the most
+	if err != nil {
+		return err
 	}
+	defer giveBack()
 	p, err := make(a.uses(c, since), since)
 	switch {
 	case errors.Is(err, policy.ErrNotProven):

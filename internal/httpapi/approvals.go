@@ -52,10 +52,11 @@ func (a *API) approve(c *call) error {
 	if a.draining.Load() {
 		return stopping()
 	}
-	defer a.applying.Add(-1)
-	if a.applying.Add(1) > maxApplying {
-		return overloaded()
+	giveBack, err := a.applying.take(c.ns)
+	if err != nil {
+		return err
 	}
+	defer giveBack()
 	then, by, err := a.deps.Guard.Absent(ctx, sender.ID, sender.Authority)
 	if err == nil && by != nil {
 		err = a.deps.Guard.Authorize(then, by, policy.Deploy, policy.OfNamespace(c.ns))

@@ -9,15 +9,16 @@ import (
 
 // Limits that tests reach for.
 const (
-	MaxWaiting     = maxWaiting
-	MaxApplying    = maxApplying
-	MaxMemory      = maxMemory
-	MaxBundleBytes = maxBundleBytes
-	MaxSmallBody   = maxSmallBody
-	MaxQueryBytes  = maxQueryBytes
-	MaxScanned     = maxScanned
-	MaxInvocation  = maxInvocation
-	RecheckEvery   = recheckEvery
+	MaxWaiting      = maxWaiting
+	MaxApplying     = maxApplying
+	MaxApplyingEach = maxApplyingEach
+	MaxMemory       = maxMemory
+	MaxBundleBytes  = maxBundleBytes
+	MaxSmallBody    = maxSmallBody
+	MaxQueryBytes   = maxQueryBytes
+	MaxScanned      = maxScanned
+	MaxInvocation   = maxInvocation
+	RecheckEvery    = recheckEvery
 )
 
 // Route is a row of the table of routes.
@@ -59,5 +60,5 @@ func AppendReceipts(dst []byte, receipts []api.Receipt) []byte { return appendRe
 func (a *API) Idle() bool {
 	a.waits.mu.Lock()
 	defer a.waits.mu.Unlock()
-	return a.active.Load() == 0 && a.applying.Load() == 0 && a.memory.Load() == 0 && len(a.waits.cancels) == 0
+	return a.active.Load() == 0 && a.applying.taken() == 0 && a.memory.Load() == 0 && len(a.waits.cancels) == 0
 }

@@ -215,7 +215,7 @@ type API struct {
 	titles   map[string]string
 	draining atomic.Bool
 	active   atomic.Int64 // requests being answered, those that wait aside
-	applying atomic.Int64
+	applying places
 	memory   atomic.Int64 // of bodies, in bytes
 	bodies   sync.Pool
 	waits    waits

@@ -26,7 +26,10 @@ const (
 	maxWaiting = 1000
 	// maxApplying bounds the apps being deployed at the same time: each may take several times
 	// maxBundleBytes of memory.
-	maxApplying = 2
+	maxApplying = 3
+	// maxApplyingEach bounds those of one namespace: what a module does before its first event may take minutes, and another namespace
+	// still deploys.
+	maxApplyingEach = 2
 	// maxMemory bounds the memory of all bodies of events being read or stored, in bytes.
 	maxMemory = 256 << 20
 	// maxPooledBody keeps one large request from pinning its buffer.
@@ -41,6 +44,42 @@ const (
 	// stoppingPause is longer: the server has to come back first.
 	stoppingPause = 5 * time.Second
 )
+
+// places are those of requests that take much: so many in all, and fewer of one namespace.
+type places struct {
+	mu  sync.Mutex
+	all int
+	by  map[ident.Namespace]int
+}
+
+// take takes a place, and returns what gives it back.
+func (p *places) take(ns ident.Namespace) (giveBack func(), err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.all >= maxApplying || p.by[ns] >= maxApplyingEach {
+		return nil, overloaded()
+	}
+	if p.by == nil {
+		p.by = map[ident.Namespace]int{}
+	}
+	p.all++
+	p.by[ns]++
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.all--
+		if p.by[ns]--; p.by[ns] == 0 {
+			delete(p.by, ns)
+		}
+	}, nil
+}
+
+// taken returns how many places are taken.
+func (p *places) taken() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.all
+}
 
 func overloaded() error {
 	return problem.New(problem.Exhausted, "httpapi.overloaded", "the server is answering as many requests as it may").

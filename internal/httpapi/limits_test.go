@@ -82,20 +82,30 @@ func TestWaitingAtOnce(t *testing.T) {
 	})
 }
 
-// TestApplyingAtOnce: apps are large, so few are read at the same time.
+// TestApplyingAtOnce: apps are large, so few are read at the same time, and fewer of one namespace.
 func TestApplyingAtOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.hold = make(chan struct{})
 		done := make(chan int)
-		for range httpapi.MaxApplying {
-			go func() { done <- w.do("POST", shop+"/apps", `{"manifest":"","modules":{}}`).Code }()
+		full := func(namespace string) {
+			t.Helper()
+			synctest.Wait()
+			r := httptest.NewRequest("POST", namespace+"/apps", untouched{t})
+			r.Header.Set("Authorization", "Bearer "+w.tokens[policy.Operator])
+			wantProblem(t, w.serve(r), 429, "httpapi.overloaded")
 		}
-		synctest.Wait()
-		r := httptest.NewRequest("POST", shop+"/apps", untouched{t})
-		r.Header.Set("Authorization", "Bearer "+w.tokens[policy.Developer])
-		wantProblem(t, w.serve(r), 429, "httpapi.overloaded")
+		begin := func(namespace string, n int) {
+			for range n {
+				go func() { done <- w.do("POST", namespace+"/apps", `{"manifest":"","modules":{}}`).Code }()
+			}
+		}
+		const bank = "/v1/namespaces/bank"
+		begin(shop, httpapi.MaxApplyingEach)
+		full(shop)
+		begin(bank, httpapi.MaxApplying-httpapi.MaxApplyingEach)
+		full(bank)
 		close(w.hold)
 		for range httpapi.MaxApplying {
 			if code := <-done; code != 200 {

@@ -190,10 +190,11 @@ func (a *API) apply(c *call) error {
 	if a.draining.Load() {
 		return stopping()
 	}
-	defer a.applying.Add(-1)
-	if a.applying.Add(1) > maxApplying {
-		return overloaded()
+	giveBack, err := a.applying.take(c.ns)
+	if err != nil {
+		return err
 	}
+	defer giveBack()
 	// A writer without deadlines has none to extend.
 	_ = http.NewResponseController(c).SetReadDeadline(time.Now().Add(bundleTime))
 	var bundle api.Bundle

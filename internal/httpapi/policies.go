@@ -74,10 +74,11 @@ func (a *API) applyPolicies(c *call) error {
 	if a.draining.Load() {
 		return stopping()
 	}
-	defer a.applying.Add(-1)
-	if a.applying.Add(1) > maxApplying { // to compare takes a processor for some seconds at the most
-		return overloaded()
+	giveBack, err := a.applying.take(c.ns) // to compare takes a processor for some seconds at the most
+	if err != nil {
+		return err
 	}
+	defer giveBack()
 	var body api.PolicyFiles
 	if err := readJSON(c.r, maxPolicyBody, &body); err != nil {
 		return err

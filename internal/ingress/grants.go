@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"sync"
 	"time"
 
 	"sallyport/internal/access"
@@ -21,12 +22,47 @@ const InvokedType ident.EventType = "sallyport.invocation"
 // MayUse implements grant.Gate: the revision of the function is the principal, and who is behind its event the cause.
 func (in *Intake) MayUse(ctx context.Context, q *grant.Question) error {
 	c := q.Caller
-	p := principalOf(q)
+	p := in.users.principalOf(q)
 	var cause *access.Cause
 	if c.Event != nil {
 		cause = CauseOf(c.Namespace, c.Event)
 	}
 	return in.cfg.Guard.AuthorizeUse(ctx, p, policy.OfGrant(c.Namespace, c.Function, c.Grant, q.Kind, q.Targets), q.Op, cause)
+}
+
+// users are the principals that revisions with grants are: one is asked about with each use, and a digest of all that it may is part of it.
+type users struct {
+	mu    sync.Mutex
+	known map[user]*access.Principal
+}
+
+// user is whose principal is known; what its grants are is compared besides.
+type user struct {
+	ns       ident.Namespace
+	function ident.FunctionName
+	revision int
+	invokes  ident.FunctionName
+}
+
+// maxUsers bounds the principals that are kept; then all are forgotten.
+const maxUsers = 4096
+
+func (u *users) principalOf(q *grant.Question) *access.Principal {
+	key := user{q.Caller.Namespace, q.Caller.Function, q.Caller.Revision, q.Invokes}
+	u.mu.Lock()
+	p := u.known[key]
+	u.mu.Unlock()
+	if p != nil && p.Uses(q.Grants, q.Publishes) {
+		return p
+	}
+	p = principalOf(q)
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.known == nil || len(u.known) >= maxUsers {
+		u.known = map[user]*access.Principal{}
+	}
+	u.known[key] = p
+	return p
 }
 
 func principalOf(q *grant.Question) *access.Principal {

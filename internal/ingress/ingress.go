@@ -81,7 +81,10 @@ func sizeOf(evs []event.Event) (size int64) {
 }
 
 // Intake accepts events. It is safe for concurrent use.
-type Intake struct{ cfg Config }
+type Intake struct {
+	cfg   Config
+	users users
+}
 
 // New returns an Intake.
 func New(cfg Config) *Intake { return &Intake{cfg: cfg} }

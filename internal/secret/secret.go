@@ -99,7 +99,9 @@ type Config struct {
 	Outside *Outside
 	// Touched, when set, is told of each use of a canary. It must not block.
 	Touched func(Touch)
-	Logger  *slog.Logger
+	// Hidden, when set, has each value that was opened, until it is destroyed.
+	Hidden *redact.Live
+	Logger *slog.Logger
 }
 
 // Store is the secrets of all namespaces. It is safe for concurrent use. Close it.
@@ -144,6 +146,7 @@ type space struct {
 	ns     ident.Namespace
 	bucket Bucket
 	safe   Safe
+	hidden *redact.Live
 	log    *slog.Logger
 
 	writing sync.Mutex // held while a secret changes
@@ -175,7 +178,7 @@ func (s *Store) space(ctx context.Context, ns ident.Namespace) (*space, error) {
 		return nil, err
 	}
 	sp := &space{
-		ns: ns, bucket: bucket, safe: safe, log: s.log, secrets: map[ident.SecretName]*record{}, stale: map[ident.SecretName]bool{},
+		ns: ns, bucket: bucket, safe: safe, hidden: s.cfg.Hidden, log: s.log, secrets: map[ident.SecretName]*record{}, stale: map[ident.SecretName]bool{},
 		cached: map[string][]byte{}, uses: map[ident.SecretName]*uses{},
 	}
 	entries, err := bucket.List(ctx, secretPrefix, "", 0)
@@ -238,6 +241,7 @@ func (sp *space) shred(ctx context.Context, key string) error {
 	if err := sp.bucket.Delete(ctx, valuePrefix+key); err != nil {
 		return fmt.Errorf("delete the value of a secret: %w", err)
 	}
+	sp.hidden.Drop(string(sp.ns) + "/" + key)
 	sp.mu.Lock()
 	defer sp.mu.Unlock()
 	sp.size -= len(sp.cached[key])

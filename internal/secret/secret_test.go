@@ -372,15 +372,57 @@ func TestRedactor(t *testing.T) {
 	if set, err := w.Redactor(t.Context(), shop, nil); set != nil || err != nil {
 		t.Errorf("Redactor of nothing = %v, %v", set, err)
 	}
-	for _, step := range []struct{ set, want string }{
-		{"", "hunter-one hunter-two hunter-three"}, {"hunter-one", "[redacted] hunter-two hunter-three"},
-		{"hunter-two", "[redacted] [redacted] hunter-three"}, {"hunter-three", "hunter-one [redacted] [redacted]"},
+	set := func(value string) func() { return func() { w.set(t, "key", value) } }
+	for _, step := range []struct {
+		what string
+		do   func()
+		want string
+	}{
+		{"nothing", func() {}, "hunter-one hunter-two hunter-three"},
+		{"one", set("hunter-one"), "[redacted] hunter-two hunter-three"},
+		{"two", set("hunter-two"), "[redacted] [redacted] hunter-three"},
+		{"three, which ends the first", set("hunter-three"), "[redacted] [redacted] [redacted]"},
+		{"a version disabled", func() {
+			if _, err := w.Disable(t.Context(), shop, "key", 2); err != nil {
+				t.Fatal(err)
+			}
+		}, "[redacted] [redacted] [redacted]"},
+		{"a version destroyed", func() {
+			if _, err := w.Destroy(t.Context(), shop, "key", 1); err != nil {
+				t.Fatal(err)
+			}
+		}, "hunter-one [redacted] [redacted]"},
 	} {
-		if step.set != "" {
-			w.set(t, "key", step.set)
-		}
+		step.do()
 		if got := text(); got != step.want {
-			t.Errorf("after setting %q: %q, want %q", step.set, got, step.want)
+			t.Errorf("after %s: %q, want %q", step.what, got, step.want)
 		}
 	}
+}
+
+// TestHidden: a value that was opened for a function is hidden from the log of the server until it is destroyed, in whatever version it is.
+func TestHidden(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.set(t, "key", "hunter-one")
+	wants := func(when, want string) {
+		t.Helper()
+		if got := w.hidden.Text("panic: hunter-one, hunter-two"); got != want {
+			t.Errorf("%s: %q; want %q", when, got, want)
+		}
+	}
+	wants("before anybody opened it", "panic: hunter-one, hunter-two")
+	w.value(t, "key")
+	wants("opened", "panic: [redacted], hunter-two")
+	w.set(t, "key", "hunter-two")
+	w.value(t, "key")
+	wants("replaced", "panic: [redacted], [redacted]")
+	if _, err := w.Destroy(t.Context(), shop, "key", 1); err != nil {
+		t.Fatal(err)
+	}
+	wants("the first destroyed", "panic: hunter-one, [redacted]")
+	if _, err := w.Destroy(t.Context(), shop, "key", 0); err != nil {
+		t.Fatal(err)
+	}
+	wants("all destroyed", "panic: hunter-one, hunter-two")
 }

@@ -40,7 +40,7 @@ func (s *Store) value(ctx context.Context, ns ident.Namespace, text string, use 
 		return nil, 0, err
 	}
 	if !ref.Own() {
-		value, err := s.cfg.Outside.read(ctx, ns, ref)
+		value, err := s.outside(ctx, ns, ref)
 		return value, 0, err
 	}
 	sp, r, err := s.find(ctx, ns, ident.SecretName(ref.Name))
@@ -95,7 +95,16 @@ func (s *Store) linked(ctx context.Context, ns ident.Namespace, r *record, asked
 	default:
 		ref.Version = asked.Version
 	}
-	return s.cfg.Outside.read(ctx, ns, ref)
+	return s.outside(ctx, ns, ref)
+}
+
+// outside reads a secret of another store.
+func (s *Store) outside(ctx context.Context, ns ident.Namespace, ref ident.SecretRef) ([]byte, error) {
+	value, err := s.cfg.Outside.read(ctx, ns, ref)
+	if err == nil {
+		s.cfg.Hidden.Put(string(ns)+" "+ref.String(), value)
+	}
+	return value, err
 }
 
 // noted writes a use down.
@@ -130,6 +139,7 @@ func (sp *space) open(ctx context.Context, name ident.SecretName, v *version) ([
 	}
 	switch {
 	case err == nil:
+		sp.hidden.Put(string(sp.ns)+"/"+v.Key, value)
 		return value, nil
 	case errors.Is(err, keyring.ErrOpen), errors.Is(err, store.ErrNotFound):
 		// Destroyed between the look at the record and now, or the store was altered.
@@ -164,8 +174,8 @@ func (sp *space) sealed(ctx context.Context, key string) ([]byte, error) {
 	return sealed, nil
 }
 
-// Redactor returns what takes the live values of secrets out of texts: those of the versions that are current, previous or pending, and of
-// secrets in other stores those that are in use. It is nil without references.
+// Redactor returns what takes the values of secrets out of texts: those of all versions that are not destroyed, for who holds one that was disabled or replaced may
+// still say it, and of secrets in other stores those that are in use. It is nil without references.
 func (s *Store) Redactor(ctx context.Context, ns ident.Namespace, refs []ident.SecretRef) (*redact.Set, error) {
 	if len(refs) == 0 {
 		return nil, nil
@@ -174,7 +184,6 @@ func (s *Store) Redactor(ctx context.Context, ns ident.Namespace, refs []ident.S
 	if err != nil {
 		return nil, err
 	}
-	now := time.Now()
 	var names, mark strings.Builder
 	var records []*record
 	var outside []ident.SecretRef
@@ -204,9 +213,6 @@ func (s *Store) Redactor(ctx context.Context, ns ident.Namespace, refs []ident.S
 		if slices.Contains(records, r) {
 			continue
 		}
-		if r.Previous != 0 && now.Before(r.Until) {
-			mark.WriteString("p")
-		}
 		records = append(records, r)
 	}
 	s.sets.Lock()
@@ -215,7 +221,7 @@ func (s *Store) Redactor(ctx context.Context, ns ident.Namespace, refs []ident.S
 	if ok && known.mark == mark.String() {
 		return known.set, nil
 	}
-	values, err := sp.live(ctx, records, now)
+	values, err := sp.live(ctx, records)
 	if err != nil {
 		return nil, err
 	}
@@ -237,15 +243,13 @@ func (s *Store) Redactor(ctx context.Context, ns ident.Namespace, refs []ident.S
 	return set, nil
 }
 
-// live returns the values of the versions that can be used.
-func (sp *space) live(ctx context.Context, records []*record, now time.Time) ([][]byte, error) {
+// live returns the values of the versions that there are.
+func (sp *space) live(ctx context.Context, records []*record) ([][]byte, error) {
 	var values [][]byte
 	for _, r := range records {
 		for i := range r.Versions {
 			v := &r.Versions[i]
-			switch r.state(v, now) {
-			case Current, Previous, Pending:
-			case Disabled, Destroyed:
+			if v.Destroyed != nil {
 				continue
 			}
 			value, err := sp.open(ctx, r.Name, v)

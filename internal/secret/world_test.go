@@ -18,6 +18,7 @@ import (
 	"sallyport/internal/grant"
 	"sallyport/internal/ident"
 	"sallyport/internal/keyring"
+	"sallyport/internal/redact"
 	"sallyport/internal/secret"
 	"sallyport/internal/store"
 )
@@ -134,6 +135,7 @@ type world struct {
 	touches []secret.Touch
 	deny    error
 	outside *secret.Outside
+	hidden  redact.Live
 }
 
 func newWorld(t testing.TB) *world {
@@ -170,7 +172,7 @@ func (w *world) start(t testing.TB) {
 			defer w.mu.Unlock()
 			w.touches = append(w.touches, x)
 		},
-		Outside: w.outside, Logger: slog.New(slog.NewTextHandler(&locked{w: w.log}, nil)),
+		Outside: w.outside, Hidden: &w.hidden, Logger: slog.New(slog.NewTextHandler(&locked{w: w.log}, nil)),
 	})
 	w.Store = s
 	t.Cleanup(func() { _ = s.Close() }) // a dead disk fails it

@@ -43,6 +43,7 @@ func (s *server) grants() grant.Config {
 		Gate:    s.spaces,
 		Used:    s.spaces.usedGrant,
 		Logger:  s.log,
+		Runners: &s.runners,
 	}
 	if d := s.cfg.Doubles; d != nil {
 		d.RedactBy(s.redactUse)

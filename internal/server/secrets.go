@@ -57,7 +57,7 @@ func (s *server) openSecrets() error {
 			safe, err := s.keys.Safe(ctx, ns, secretsBucket)
 			return bucket, safe, err
 		},
-		Permit: s.permitSecret, Outside: outside, Touched: s.touched, Logger: s.log,
+		Permit: s.permitSecret, Outside: outside, Touched: s.touched, Hidden: &s.hidden, Logger: s.log,
 	})
 	s.later(s.secrets.Close)
 	return nil

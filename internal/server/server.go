@@ -29,6 +29,7 @@ import (
 	"sallyport/internal/access"
 	"sallyport/internal/deploy"
 	"sallyport/internal/event"
+	"sallyport/internal/grant"
 	"sallyport/internal/grant/blobgrant"
 	"sallyport/internal/grant/double"
 	"sallyport/internal/grant/kvgrant"
@@ -42,6 +43,7 @@ import (
 	"sallyport/internal/namespace"
 	"sallyport/internal/policy"
 	"sallyport/internal/problem"
+	"sallyport/internal/redact"
 	"sallyport/internal/secret"
 	"sallyport/internal/store"
 	"sallyport/internal/telemetry"
@@ -89,6 +91,9 @@ type Config struct {
 	// InvokeEvents lets an invocation be a whole event, of any type: a test gives its function the event it is written for.
 	// Only a server of ModeDev runs with it.
 	InvokeEvents bool
+	// Moved, when set, is called when an event has come in or an attempt at a delivery has ended, after whoever asks is told of it. It MUST
+	// NOT block.
+	Moved func()
 	// DebugSocket, when set, is a Unix socket that serves profiles to its owner.
 	DebugSocket string
 }
@@ -105,6 +110,7 @@ type server struct {
 	databases *sqlgrant.Files
 	kv        *kvgrant.Kind
 	blobs     *blobgrant.Kind
+	runners   grant.Runners
 	cells     cells
 	deployer  *deploy.Deployer
 	guard     *access.Guard
@@ -114,6 +120,7 @@ type server struct {
 	issuers   []access.Issuer
 	issuer    *issuer.Issuer // for functions
 	secrets   *secret.Store
+	hidden    redact.Live // the secret values that were opened: the log has none of them
 	touches   chan secret.Touch
 	rotator   *secret.Rotator
 	clientCAs clientCAs
@@ -129,11 +136,10 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if cfg.Mode != ModeDev && (cfg.Doubles != nil || cfg.InvokeEvents) {
 		return errors.New("BUG: a server runs with doubles of grants")
 	}
-	log, err := telemetry.Logger(cfg.Log, cfg.Settings.Log.Format, cfg.Settings.Log.Level)
-	if err != nil {
+	s := &server{cfg: cfg, dir: cfg.Settings.DataDir, started: time.Now().UTC(), metrics: telemetry.NewMetrics(cfg.Version)}
+	if s.log, err = telemetry.Logger(cfg.Log, cfg.Settings.Log.Format, cfg.Settings.Log.Level, s.hidden.Text); err != nil {
 		return fmt.Errorf("configure log: %w", err)
 	}
-	s := &server{cfg: cfg, dir: cfg.Settings.DataDir, log: log, started: time.Now().UTC(), metrics: telemetry.NewMetrics(cfg.Version)}
 	defer func() { err = errors.Join(err, s.close()) }()
 	if err := s.open(ctx); err != nil {
 		return err
@@ -293,6 +299,7 @@ func (s *server) openSpaces(ctx context.Context) error {
 		return err
 	}
 	s.spaces = newSpaces(s)
+	s.later(func() error { s.runners.Close(); return nil })
 	s.later(func() error { // after the spaces: what a function waits for is abandoned with it
 		if s.deployer == nil {
 			return nil
@@ -307,7 +314,7 @@ func (s *server) openSpaces(ctx context.Context) error {
 	s.deployer, err = deploy.New(ctx, deploy.Config{
 		Approvals: approvals, ApprovalDemanded: s.approvalDemanded, Authority: s.sender,
 		Apps: apps, Blobs: blobs, Namespaces: s, Within: s.mayHold, Memory: s.cfg.Settings.Cells.Memory, Engine: s.cells.engine, End: s.spaces.end,
-		Grants: s.grants(), LastUsed: s.spaces.lastUsed, Logger: s.log, CheckSecrets: s.checkSecrets,
+		Grants: s.grants(), LastUsed: s.spaces.lastUsed, Invoked: s.spaces.invoked, Logger: s.log, CheckSecrets: s.checkSecrets,
 	})
 	if err != nil {
 		return err
@@ -336,8 +343,17 @@ func (s *server) openSpaces(ctx context.Context) error {
 	return nil
 }
 
-// serve opens the listener and answers until ctx ends.
+// serve opens the listener and answers until ctx ends. Functions are loaded meanwhile: their first events come as soon as
+// somebody can send some.
 func (s *server) serve(ctx context.Context) error {
+	var background sync.WaitGroup
+	defer background.Wait()
+	work, stop := context.WithCancel(ctx)
+	defer stop()
+	background.Go(func() {
+		s.deployer.Pin(work)
+		s.deployer.Warm(work)
+	})
 	settings := s.cfg.Settings
 	certs, err := newCertificates(filepath.Join(s.dir, tlsName), settings.TLS.CertFile, settings.TLS.KeyFile,
 		certificateHosts(settings.Listen), time.Now())
@@ -365,10 +381,6 @@ func (s *server) serve(ctx context.Context) error {
 		return errors.Join(err, listener.Close())
 	}
 	srv := newHTTPServer(handler, s.clientCAs.require(certs.tlsConfig()), s.log)
-	var background sync.WaitGroup
-	defer background.Wait()
-	work, stop := context.WithCancel(ctx)
-	defer stop()
 	failed := make(chan error, 1)
 	background.Go(func() {
 		if err := srv.ServeTLS(listener, "", ""); !errors.Is(err, http.ErrServerClosed) {
@@ -394,10 +406,6 @@ func (s *server) serve(ctx context.Context) error {
 	if err := s.announce(ctx, listener.Addr(), certs.caFile); err != nil {
 		return errors.Join(err, srv.Close())
 	}
-	background.Go(func() {
-		s.deployer.Pin(work)
-		s.deployer.Warm(work)
-	})
 	select {
 	case err = <-failed:
 	case <-ctx.Done():

@@ -136,7 +136,7 @@ func (x *spaces) start(ctx context.Context, ns ident.Namespace) (sp *space, err 
 		CanDeliver: func(t ident.EventType, f ident.FunctionName) error { return s.guard.CanDeliver(ns, t, f) },
 		Emitter:    x.intake, Redactor: s.redactor(ns), Lines: sp.Lines, State: func() *deploy.State { return s.deployer.State(ns) },
 		Workers: s.cfg.Settings.Limits.Workers, Budget: x.budget, Logger: s.log, Attempted: s.metrics.Attempted(string(ns)),
-		Used: sp.used(s.metrics.Invoked(string(ns))), Past: sp.past(time.Now()),
+		Used: sp.used(s.metrics.Invoked(string(ns))), Past: sp.past(time.Now()), Moved: s.cfg.Moved,
 	})
 	if err != nil {
 		return sp, err
@@ -151,9 +151,27 @@ func (x *spaces) start(ctx context.Context, ns ident.Namespace) (sp *space, err 
 	return sp, nil
 }
 
+// lately is how far back it is looked who is heavy, and who is to be loaded first.
+const lately = 24 * time.Hour
+
+// invoked returns how often the functions of a namespace were invoked lately.
+func (x *spaces) invoked(ns ident.Namespace) map[ident.FunctionName]int64 {
+	x.mu.RLock()
+	sp := x.byName[ns]
+	x.mu.RUnlock()
+	if sp == nil {
+		return nil
+	}
+	lines, _ := sp.meter.Usage(meter.Query{Since: time.Now().Add(-lately), By: meter.By{Function: true}})
+	out := make(map[ident.FunctionName]int64, len(lines))
+	for i := range lines {
+		out[lines[i].Function] = int64(lines[i].Invocations())
+	}
+	return out
+}
+
 // past returns what the attempts of each function took lately, so that a restart does not forget who is heavy.
 func (sp *space) past(now time.Time) map[ident.FunctionName]dispatch.Past {
-	const lately = 24 * time.Hour
 	lines, _ := sp.meter.Usage(meter.Query{Since: now.Add(-lately), By: meter.By{Function: true}})
 	out := make(map[ident.FunctionName]dispatch.Past, len(lines))
 	for i := range lines {

@@ -6,6 +6,7 @@ package telemetry
 
 import (
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -126,13 +127,31 @@ func (m *Metrics) Attempted(ns string) func(outcome string, took time.Duration) 
 // Invoked returns what is to be told of each invocation in a namespace. Functions are a bounded set: they
 // are deployed.
 func (m *Metrics) Invoked(ns string) func(function, outcome string, cold bool, took time.Duration) {
+	type sort struct {
+		function, outcome string
+		cold              bool
+	}
+	type series struct {
+		invoked prometheus.Counter
+		took    prometheus.Observer
+	}
+	var mu sync.Mutex
+	known := map[sort]series{} // to look one up by its labels takes as long as all else here
 	return func(function, outcome string, cold bool, took time.Duration) {
-		start := "warm"
-		if cold {
-			start = "cold"
+		of := sort{function, outcome, cold}
+		mu.Lock()
+		s, ok := known[of]
+		if !ok {
+			start := "warm"
+			if cold {
+				start = "cold"
+			}
+			s = series{m.invoked.WithLabelValues(ns, function, outcome, start), m.took.WithLabelValues(ns, function)}
+			known[of] = s
 		}
-		m.invoked.WithLabelValues(ns, function, outcome, start).Inc()
-		m.took.WithLabelValues(ns, function).Observe(took.Seconds())
+		mu.Unlock()
+		s.invoked.Inc()
+		s.took.Observe(took.Seconds())
 	}
 }
 

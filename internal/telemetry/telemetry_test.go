@@ -33,7 +33,7 @@ func TestLogger(t *testing.T) {
 		{"", "", "error"},
 	} {
 		var b bytes.Buffer
-		log, err := telemetry.Logger(&b, tt.format, tt.level)
+		log, err := telemetry.Logger(&b, tt.format, tt.level, nil)
 		if err != nil {
 			if tt.want != "error" {
 				t.Errorf("Logger(%q, %q) = %v", tt.format, tt.level, err)
@@ -52,13 +52,15 @@ type named struct{}
 
 func (named) String() string { return "Bearer sp_0123456789abcdef_" + secret }
 
-// TestLoggerRedacts logs a token in every way: none is written, and its id stays.
+type list []string
+
+// TestLoggerRedacts logs a token and a hidden value in every way: none is written, and the id of the token stays.
 func TestLoggerRedacts(t *testing.T) {
 	t.Parallel()
 	token := "sp_0123456789abcdef_" + secret
 	for _, format := range []string{"text", "json"} {
 		var b bytes.Buffer
-		log, err := telemetry.Logger(&b, format, "debug")
+		log, err := telemetry.Logger(&b, format, "debug", func(s string) string { return strings.ReplaceAll(s, "hidden value", "[hidden]") })
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -66,9 +68,14 @@ func TestLoggerRedacts(t *testing.T) {
 			slog.String("text", "Bearer "+token),
 			slog.Any("error", fmt.Errorf("dial: %w", errors.New(token))),
 			slog.Any("named", named{}),
-			slog.Group("deep", slog.String("x", token)))
+			slog.Any("list", list{"a", "hidden value"}),
+			slog.Any("panic", fmt.Errorf("no route to %q", "hidden value")),
+			slog.Group("deep", slog.String("x", token+" hidden value")))
 		if strings.Contains(b.String(), secret[:16]) {
 			t.Errorf("%s: a token was written:\n%s", format, b.String())
+		}
+		if strings.Contains(b.String(), "hidden value") || strings.Count(b.String(), "[hidden]") != 3 {
+			t.Errorf("%s: a hidden value was written:\n%s", format, b.String())
 		}
 		if got := strings.Count(b.String(), "sp_0123456789abcdef_[redacted]"); got != 7 {
 			t.Errorf("%s: %d tokens redacted, want 7:\n%s", format, got, b.String())

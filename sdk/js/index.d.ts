@@ -255,7 +255,7 @@ declare global {
    * Sends a request, when one of the function's `http` grants has the method and its template makes the URL; the grant's credential is added outside of
    * the function. Otherwise it is rejected with a `GrantError` whose code is `fetch.not_covered`. Redirects are the grant's to follow or not.
    */
-  function fetch(url: string | URL, init?: FetchInit): Promise<Response>;
+  function fetch(request: string | URL | Request, init?: FetchInit): Promise<Response>;
 
   interface FetchInit {
     method?: string;
@@ -279,6 +279,21 @@ declare global {
     keys(): Generator<string>;
     values(): Generator<string>;
     [Symbol.iterator](): Generator<[string, string]>;
+  }
+
+  /** A request for `fetch`. Its body is there whole, and is read once: by `fetch`, or by one of these methods. */
+  class Request {
+    constructor(input: string | URL | Request, init?: FetchInit);
+    readonly method: string;
+    readonly url: string;
+    readonly headers: Headers;
+    readonly signal: AbortSignal;
+    readonly bodyUsed: boolean;
+    arrayBuffer(): Promise<ArrayBuffer>;
+    bytes(): Promise<Uint8Array>;
+    json(): Promise<any>;
+    text(): Promise<string>;
+    clone(): Request;
   }
 
   /** An answer, whole: its body is not streamed. */

@@ -114,3 +114,68 @@ func memoryOf(t *testing.T, module []byte) []byte {
 	all, _ := mod.Memory().Read(0, mod.Memory().Size())
 	return bytes.Clone(all)
 }
+
+// TestSplitData: a module without its data, and with the data written by the host, begins with the memory of the whole
+// module. What names its segments, or has them overlap or at a computed place, keeps them.
+func TestSplitData(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name   string
+		code   []byte
+		splits bool
+	}{
+		{"apart", dataModule(dataSection(active(10, "aaaa"), active(70000, "bbbb"))), true},
+		{"out of order", dataModule(dataSection(active(70000, "bbbb"), active(10, "aaaa"))), true},
+		{"empty", dataModule(dataSection(active(10, ""))), true},
+		{"none", dataModule(), false},
+		{"overlapping", dataModule(dataSection(active(10, "aaaa"), active(12, "bbbb"))), false},
+		{"passive", dataModule([]byte{12, 1, 2}, dataSection(active(10, "aaaa"), []byte{1, 1, 'b'})), false},
+	} {
+		hardened, _, err := harden.Module(test.code)
+		if err != nil {
+			t.Fatal(test.name, err)
+		}
+		bare, encoded, err := harden.SplitData(hardened)
+		if err != nil || (encoded != nil) != test.splits {
+			t.Errorf("%s: SplitData = %d bytes of data, %v; want some: %t", test.name, len(encoded), err, test.splits)
+			continue
+		}
+		data, err := harden.ParseData(encoded)
+		if err != nil {
+			t.Errorf("%s: ParseData = %v", test.name, err)
+			continue
+		}
+		want, got := memoryOf(t, hardened), memoryOf(t, bare)
+		if test.splits && !bytes.Equal(got, make([]byte, len(got))) {
+			t.Errorf("%s: the module still has data", test.name)
+		}
+		for _, d := range data {
+			copy(got[d.At:], d.Bytes)
+		}
+		if !bytes.Equal(got, want) {
+			t.Errorf("%s: the memory with the data written is not that of the module", test.name)
+		}
+	}
+}
+
+// FuzzParseData: what is no data is refused, and what is taken lies in what was given.
+func FuzzParseData(f *testing.F) {
+	f.Add([]byte{1, 0, 0x41, 10, 0x0b, 1, 'a'})
+	f.Add([]byte{0xff, 0xff, 0xff, 0xff, 0x0f, 0})
+	f.Add([]byte{0})
+	f.Fuzz(func(t *testing.T, encoded []byte) {
+		data, err := harden.ParseData(encoded)
+		if err != nil {
+			return
+		}
+		total := 0
+		for i, d := range data {
+			if total += len(d.Bytes); i > 0 && uint64(d.At) < uint64(data[i-1].At)+uint64(len(data[i-1].Bytes)) {
+				t.Error("segments overlap or are out of order")
+			}
+		}
+		if total > len(encoded) {
+			t.Errorf("%d bytes have %d bytes of data", len(encoded), total)
+		}
+	})
+}

@@ -34,6 +34,11 @@ const (
 	fnParseJSON
 	fnException
 	fnElement
+	fnNewAtom
+	fnFreeAtom
+	fnProperty
+	fnNewPromise
+	fnNewSettledPromise
 	fnNewString
 	fnText
 	fnFreeText
@@ -46,43 +51,48 @@ const (
 )
 
 // One bit of VM.running is for each.
-var _ [32 - exports]struct{}
+var _ [64 - exports]struct{}
 
 // name returns the name of the export. Those with qjs_ are quickjs-wasi's: a value of the script is an
 // address there, of eight bytes that hold it. The others are QuickJS's own C interface, in which a
 // value is a number of 64 bits.
 func (e export) name() string {
 	return [exports]string{
-		fnInitialize:       "_initialize",
-		fnInit:             "qjs_init",
-		fnContext:          "qjs_get_context_ptr",
-		fnMaxStackSize:     "qjs_set_max_stack_size",
-		fnGCThreshold:      "qjs_set_gc_threshold",
-		fnTrackRejections:  "qjs_set_promise_rejection_handler",
-		fnRunGC:            "qjs_run_gc",
-		fnEval:             "qjs_eval",
-		fnCompile:          "qjs_compile",
-		fnEvalCompiled:     "qjs_eval_bytecode",
-		fnNewHostFunction:  "qjs_new_host_function",
-		fnPromiseState:     "qjs_promise_state",
-		fnPromiseResult:    "qjs_promise_result",
-		fnRunJob:           "qjs_execute_pending_job",
-		fnFreeBox:          "qjs_free_value",
-		fnFreeValue:        "JS_FreeValue",
-		fnMalloc:           "wasm_malloc",
-		fnFree:             "wasm_free",
-		fnCall:             "JS_Call",
-		fnParseJSON:        "JS_ParseJSON",
-		fnException:        "JS_GetException",
-		fnElement:          "JS_GetPropertyUint32",
-		fnNewString:        "JS_NewStringLen",
-		fnText:             "JS_ToCStringLen2",
-		fnFreeText:         "JS_FreeCString",
-		fnBytes:            "JS_GetUint8Array",
-		fnNewBytes:         "JS_NewUint8ArrayCopy",
-		fnClass:            "JS_GetClassID",
-		fnThrow:            "JS_Throw",
-		fnThrowOutOfMemory: "JS_ThrowOutOfMemory",
+		fnInitialize:        "_initialize",
+		fnInit:              "qjs_init",
+		fnContext:           "qjs_get_context_ptr",
+		fnMaxStackSize:      "qjs_set_max_stack_size",
+		fnGCThreshold:       "qjs_set_gc_threshold",
+		fnTrackRejections:   "qjs_set_promise_rejection_handler",
+		fnRunGC:             "qjs_run_gc",
+		fnEval:              "qjs_eval",
+		fnCompile:           "qjs_compile",
+		fnEvalCompiled:      "qjs_eval_bytecode",
+		fnNewHostFunction:   "qjs_new_host_function",
+		fnPromiseState:      "qjs_promise_state",
+		fnPromiseResult:     "qjs_promise_result",
+		fnRunJob:            "qjs_execute_pending_job",
+		fnFreeBox:           "qjs_free_value",
+		fnFreeValue:         "JS_FreeValue",
+		fnMalloc:            "wasm_malloc",
+		fnFree:              "wasm_free",
+		fnCall:              "JS_Call",
+		fnParseJSON:         "JS_ParseJSON",
+		fnException:         "JS_GetException",
+		fnElement:           "JS_GetPropertyUint32",
+		fnNewAtom:           "JS_ValueToAtom",
+		fnFreeAtom:          "JS_FreeAtom",
+		fnProperty:          "JS_GetProperty",
+		fnNewPromise:        "JS_NewPromiseCapability",
+		fnNewSettledPromise: "JS_NewSettledPromise",
+		fnNewString:         "JS_NewStringLen",
+		fnText:              "JS_ToCStringLen2",
+		fnFreeText:          "JS_FreeCString",
+		fnBytes:             "JS_GetUint8Array",
+		fnNewBytes:          "JS_NewUint8ArrayCopy",
+		fnClass:             "JS_GetClassID",
+		fnThrow:             "JS_Throw",
+		fnThrowOutOfMemory:  "JS_ThrowOutOfMemory",
 	}[e]
 }
 
@@ -94,13 +104,14 @@ func (v value) tag() uint32 { return uint32(v >> 32) }
 
 // tags are the tags of some kinds of values, taken from samples rather than from QuickJS's sources. The
 // lower half of an integer is its value.
-type tags struct{ undefined, exception, integer, text, rope uint32 }
+type tags struct{ undefined, null, boolean, exception, integer, text, rope uint32 }
 
-// The scratch area: arguments of a call, then the length of a string or an array that is read.
+// The scratch area: arguments of a call, then the length of a string or an array that is read, then the two functions that settle a promise.
 const (
 	maxArguments = 4
 	lengthAt     = 8 * maxArguments
-	scratchBytes = lengthAt + 4
+	functionsAt  = lengthAt + 8
+	scratchBytes = functionsAt + 2*8
 	boxBytes     = 8
 	// noLength is the length where QuickJS has written none.
 	noLength = 1<<32 - 1

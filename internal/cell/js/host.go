@@ -1,7 +1,6 @@
 package js
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha1"
 	"crypto/sha256"
@@ -15,8 +14,6 @@ import (
 
 	"github.com/tetratelabs/wazero"
 	wasm "github.com/tetratelabs/wazero/api"
-
-	"github.com/go-json-experiment/json/jsontext"
 )
 
 // preludeName is what stack traces call the prelude; Frames leaves it out.
@@ -76,7 +73,7 @@ type hostFunction struct {
 // hostFunctionTable lists the functions the prelude gets. They have no authority: what is more than
 // arithmetic on their arguments goes through the Host.
 //
-// Only the prelude calls them, with integers, Uint8Arrays, and strings of well-formed Unicode. But what it
+// Only the prelude calls them, with integers, Uint8Arrays, and strings, mostly of well-formed Unicode. But what it
 // passes may have come from a method that the script has replaced, so nothing is relied on.
 func hostFunctionTable() []hostFunction {
 	return []hostFunction{
@@ -84,14 +81,20 @@ func hostFunctionTable() []hostFunction {
 		{'c', "classOf", hostClassOf},
 		{'d', "done", hostDone},
 		{'e', "encode", hostEncode},
+		{'f', "fetch", hostFetch},
 		{'g', "grants", hostGrants},
 		{'h', "digest", hostDigest},
+		{'i', "header", hostHeader},
+		{'j', "json", hostJSON},
 		{'k', "get", hostGet},
 		{'l', "log", hostLog},
+		{'m', "timed", hostTimed},
 		{'p', "elapsed", hostElapsed},
+		{'q', "query", hostQuery},
 		{'r', "random", hostRandom},
 		{'t', "deadline", hostDeadline},
 		{'u', "url", hostURL},
+		{'v', "text", hostText},
 		{'w', "use", hostUse},
 		{'x', "decode", hostDecode},
 	}
@@ -228,66 +231,10 @@ func hostDeadline(ctx context.Context, vm *VM, _ arguments) (value, error) {
 	return vm.newString(ctx, strconv.AppendInt(nil, vm.host.Deadline(), 10))
 }
 
-// hostGrants returns the JSON of the function's grants.
-func hostGrants(ctx context.Context, vm *VM, _ arguments) (value, error) {
-	return vm.newString(ctx, vm.host.Grants())
-}
-
-// hostUse is use(grant, op, request, body): it begins a use of a grant, with a JSON text and maybe a Uint8Array, and returns its
-// number, or 0.
-func hostUse(ctx context.Context, vm *VM, args arguments) (value, error) {
-	var texts [3][]byte
-	for i := range texts {
-		err := vm.text(ctx, args.at(uint32(i)), func(_ uint32, text []byte) error {
-			texts[i] = bytes.Clone(text)
-			return nil
-		})
-		if err != nil {
-			return 0, err
-		}
-	}
-	var body []byte
-	if v := args.at(3); v != vm.state.undefined {
-		var err error
-		if _, body, err = vm.bytes(ctx, v); err != nil {
-			return 0, err
-		}
-	}
-	return vm.integer(int32(vm.host.Use(string(texts[0]), string(texts[1]), texts[2], body))), nil
-}
-
-// hostGet is get(grant, key), the use "get" of a grant with {"key": key}: it returns the value of the answer's JSON when that is there at once, the
-// number of the use when it is not, and undefined for a key that is no text of Unicode, of which nothing was begun. An answer is an object or null here,
-// so it is not mistaken for a number.
-func hostGet(ctx context.Context, vm *VM, args arguments) (value, error) {
-	var grant string
-	err := vm.text(ctx, args.at(0), func(_ uint32, text []byte) error {
-		grant = string(text)
-		return nil
-	})
-	if err != nil {
-		return 0, err
-	}
-	var request []byte
-	err = vm.text(ctx, args.at(1), func(_ uint32, text []byte) error {
-		quoted, err := jsontext.AppendQuote(append(make([]byte, 0, len(text)+16), `{"key":`...), text)
-		if err == nil {
-			request = append(quoted, '}')
-		}
-		return nil
-	})
-	if err != nil || request == nil {
-		return vm.state.undefined, err
-	}
-	number, answer, ok := vm.host.UseNow(ctx, grant, "get", request)
-	if !ok {
-		return vm.integer(int32(number)), nil
-	}
-	text := answer.JSON
-	if len(text) == 0 {
-		text = []byte("null")
-	}
-	return vm.parse(ctx, text)
+// hostTimed says that there are timers.
+func hostTimed(_ context.Context, vm *VM, _ arguments) (value, error) {
+	vm.state.timed = 1
+	return vm.state.undefined, nil
 }
 
 // hostElapsed returns how many microseconds passed since the event, or the loading, began.

@@ -53,13 +53,10 @@ type Host interface {
 	// Attempt returns the number of this try, and Deadline when it ends, in Unix milliseconds.
 	Attempt() int
 	Deadline() int64
-	// Grants returns the JSON of the function's grants: their kinds, by their names; nothing when there are none.
-	Grants() []byte
+	// Grants returns the function's grants.
+	Grants() []Grant
 	// Use begins a use of a grant and returns its number; 0 when none can be begun, as while a script is loaded.
 	Use(grant, op string, request, body []byte) uint32
-	// UseNow is Use of what is over so soon that the script may wait for it where it asks: ok says that the answer is there, and is done and without
-	// bytes. Else it is one of those that Answer takes.
-	UseNow(ctx context.Context, grant, op string, request []byte) (number uint32, answer Answer, ok bool)
 	// Waits reports whether there are uses whose answers were not taken, and Answer takes one. It waits for at most wait when that is not
 	// negative, and while ctx lasts.
 	Waits() bool

@@ -7,17 +7,17 @@ const StateBytes = 4*len32 + 8*len64
 
 // How many numbers of each size a State has.
 const (
-	len32 = 4 + 5
-	len64 = 6
+	len32 = 5 + 7
+	len64 = 7
 )
 
 // words returns the numbers of s.
 func (s *State) words() (small [len32]*uint32, large [len64]*value) {
 	return [len32]*uint32{
-			&s.context, &s.scratch, &s.buffer, &s.eventName,
-			&s.tags.undefined, &s.tags.exception, &s.tags.integer, &s.tags.text, &s.tags.rope,
+			&s.context, &s.scratch, &s.buffer, &s.eventName, &s.timed,
+			&s.tags.undefined, &s.tags.null, &s.tags.boolean, &s.tags.exception, &s.tags.integer, &s.tags.text, &s.tags.rope,
 		}, [len64]*value{
-			&s.undefined, &s.use, &s.handle, &s.timer, &s.describe, &s.answer,
+			&s.undefined, &s.use, &s.handle, &s.timer, &s.describe, &s.refused, &s.respond,
 		}
 }
 

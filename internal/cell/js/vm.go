@@ -7,9 +7,10 @@ import (
 	"fmt"
 	"slices"
 	"time"
-	"unicode/utf8"
 
 	wasm "github.com/tetratelabs/wazero/api"
+
+	"sallyport/internal/cell/js/web"
 )
 
 // Errors of a script that are not exceptions.
@@ -60,8 +61,9 @@ type State struct {
 	context, scratch, buffer, eventName uint32
 	tags                                tags
 	undefined                           value
-	use, handle, timer, describe        value // functions of the prelude
-	answer                              value
+	timed                               uint32 // 1 when there may be timers
+	use, handle, timer, describe        value  // functions of the prelude
+	refused, respond                    value
 }
 
 // VM is QuickJS in one instance. It is not safe for concurrent use.
@@ -75,11 +77,15 @@ type VM struct {
 	state  State
 
 	functions  functions
-	running    uint32 // which exports are, one bit each
+	running    uint64 // which exports are, one bit each
 	stack      [maxStack]uint64
 	began      time.Time
 	done       bool
 	rejections []rejection
+
+	grants  []Grant        // those of the function, once they were asked for
+	covered []web.Template // of these
+	begun   map[uint32]begun
 }
 
 // rejection is a promise that was rejected, by its identity, and why.
@@ -91,7 +97,7 @@ type rejection struct {
 // NewVM returns a VM in an instance that was just made. The context of every call of the VM MUST
 // come from vm.Context.
 func NewVM(mod wasm.Module, host Host) *VM {
-	return &VM{mod: mod, memory: mod.Memory(), host: host}
+	return &VM{mod: mod, memory: mod.Memory(), host: host, begun: map[uint32]begun{}}
 }
 
 type vmKey struct{}
@@ -107,6 +113,7 @@ func (vm *VM) Context(ctx context.Context) context.Context {
 func (vm *VM) Resume(state State) {
 	vm.state, vm.done, vm.running = state, false, 0
 	vm.rejections = vm.rejections[:0]
+	clear(vm.begun)
 }
 
 // Boot is Prepare and Load.
@@ -199,6 +206,8 @@ func (vm *VM) sample(ctx context.Context) error {
 		tag    *uint32
 	}{
 		{"undefined", &vm.state.tags.undefined},
+		{"null", &vm.state.tags.null},
+		{"true", &vm.state.tags.boolean},
 		{"7", &vm.state.tags.integer},
 		{"'text'", &vm.state.tags.text},
 		{"'a'.repeat(9000) + 'b'.repeat(9000)", &vm.state.tags.rope},
@@ -246,7 +255,7 @@ func (vm *VM) install(ctx context.Context) error {
 			return err
 		}
 	}
-	for i, to := range []*value{&vm.state.use, &vm.state.handle, &vm.state.timer, &vm.state.describe, &vm.state.answer} {
+	for i, to := range []*value{&vm.state.use, &vm.state.handle, &vm.state.timer, &vm.state.describe, &vm.state.refused, &vm.state.respond} {
 		if *to, err = vm.element(ctx, entries, i); err != nil {
 			return err
 		}
@@ -399,13 +408,19 @@ func (vm *VM) drain(ctx context.Context) error {
 
 // wait runs the timer that is due, or waits until one is or an answer to a use of a grant has come, and hands that over.
 func (vm *VM) wait(ctx context.Context) error {
-	timer, err := vm.apply(ctx, vm.state.timer)
-	if err != nil {
-		return err
+	microseconds := int32(-1)
+	if vm.state.timed != 0 {
+		timer, err := vm.apply(ctx, vm.state.timer)
+		if err != nil {
+			return err
+		}
+		microseconds = int32(timer)
 	}
-	microseconds := int32(timer)
 	if microseconds == 0 {
 		return ctx.Err()
+	}
+	if microseconds < 0 {
+		vm.state.timed = 0
 	}
 	wait := time.Duration(-1)
 	if microseconds > 0 {
@@ -428,37 +443,6 @@ func (vm *VM) wait(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-}
-
-// answered hands an answer to the prelude: its number, negative when the use failed, its JSON and its bytes.
-func (vm *VM) answered(ctx context.Context, a Answer) error {
-	number := int32(a.Number)
-	if a.Failed {
-		number = -number
-	}
-	if !utf8.Valid(a.JSON) {
-		return errors.New("BUG: an answer to a use of a grant is no text")
-	}
-	text, err := vm.newString(ctx, a.JSON)
-	if err != nil {
-		return err
-	}
-	body := vm.state.undefined
-	if len(a.Body) > 0 {
-		if body, err = vm.newBytes(ctx, a.Body); err != nil {
-			return err
-		}
-	}
-	if _, err = vm.apply(ctx, vm.state.answer, vm.integer(number), text, body); err != nil {
-		return err
-	}
-	// Elsewhere nothing is freed that the host has made: an event's memory goes as a whole. But a function may take answers without end.
-	for _, v := range []value{text, body} {
-		if _, err := vm.call(ctx, fnFreeValue, uint64(vm.state.context), uint64(v)); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // parse returns the value of a JSON text, or an exception.

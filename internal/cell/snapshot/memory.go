@@ -21,6 +21,11 @@ type Memory struct {
 	image   *Image // nil unless the memory can be reset
 	reset   resetter
 	spoiled bool // the reservation cannot be used for another memory
+
+	// expected is what the memory is to be filled from, as far as is known. kept resets to it, where the reservation
+	// has been that already, and is nil after Fill.
+	expected *Image
+	kept     resetter
 }
 
 var (
@@ -44,12 +49,12 @@ func (m *Memory) Reallocate(size uint64) []byte {
 		return []byte{} // a module without a memory, which cannot grow either
 	}
 	if m.space == nil {
-		space, err := m.allocator.take(int(m.limit))
+		s, err := m.allocator.take(int(m.limit), m.expected)
 		if err != nil {
 			m.refused = true
 			return nil
 		}
-		m.space = space
+		m.space, m.kept = s.space, s.reset
 	}
 	m.size = max(m.size, size)
 	return m.space[:size:size]
@@ -79,6 +84,9 @@ func (m *Memory) Fill(im *Image) error {
 	if int(m.size) != im.size {
 		return fmt.Errorf("fill memory of %d bytes from an image of %d: %w", m.size, im.size, ErrSize)
 	}
+	if m.refill(im) {
+		return nil
+	}
 	var fill engine = copying{} // what suits an empty memory
 	if m.size > 0 {
 		fill = m.allocator.engine
@@ -89,6 +97,23 @@ func (m *Memory) Fill(im *Image) error {
 	}
 	m.image, m.reset = im, reset
 	return nil
+}
+
+// refill makes the memory equal to im when the reservation has been that before.
+func (m *Memory) refill(im *Image) bool {
+	kept := m.kept
+	if kept == nil {
+		return false
+	}
+	m.kept = nil
+	if m.expected == im {
+		if _, err := kept.reset(); err == nil {
+			m.image, m.reset = im, kept
+			return true
+		}
+	}
+	m.spoiled = !kept.end() || m.spoiled
+	return false
 }
 
 // Reset makes the memory equal to the image it was filled from, and returns how many pages it wrote
@@ -116,8 +141,30 @@ func (m *Memory) Release() {
 		return
 	}
 	m.stop()
-	m.allocator.give(m.space, int(m.size), !m.spoiled)
+	used := int(m.size)
+	if m.kept != nil { // it was never filled
+		used = max(used, m.expected.size)
+		m.spoiled = !m.kept.end() || m.spoiled
+		m.kept = nil
+	}
+	m.allocator.give(m.space, used, !m.spoiled)
 	m.space = nil
+}
+
+// Retire gives the memory back as Release does, but keeps it as its image for the next memory of that, where it is
+// known to be: what was written since the last Reset is restored once more. It is for memories whose instance ended
+// well.
+func (m *Memory) Retire() {
+	if m.space == nil || m.image == nil || m.spoiled || m.image.size == 0 || m.image.size > maxSpareUse {
+		m.Release()
+		return
+	}
+	if _, err := m.Reset(); err != nil {
+		m.Release()
+		return
+	}
+	m.allocator.keep(spare{m.space, m.image, m.reset})
+	m.space, m.image, m.reset = nil, nil, nil
 }
 
 // stop ends resetting.

@@ -15,7 +15,8 @@
 //     Restoring a page that was not written is allowed, and costs time only.
 //   - A memory that has grown is not reset: Reset returns ErrGrown, and the instance is discarded.
 //     After any error of Reset the memory is refused until it is filled again.
-//   - A memory starts as zero bytes, also when it lies where another one was.
+//   - A memory starts as zero bytes, also when it lies where another one was. One that is to be filled from an
+//     image (Of) may start as that image instead.
 //   - An Image is never written to, and may be used by any number of memories at once.
 //
 // What the callers MUST keep to:
@@ -124,7 +125,7 @@ type Allocator struct {
 	engine engine
 
 	mu     sync.Mutex
-	spare  [][]byte // reservations that were cleared; see spare.go
+	spare  []spare // reservations for the next memories, the last that was kept at the end
 	closed bool
 }
 
@@ -173,6 +174,14 @@ func (a *Allocator) New(limit int64) *Memory {
 	return &Memory{allocator: a, limit: uint64(max(limit, 0))}
 }
 
+// Of returns a memory like New does, which the caller MUST fill from im before anybody reads it. It may be that image
+// already, in part or whole, or zero.
+func (a *Allocator) Of(limit int64, im *Image) *Memory {
+	m := a.New(limit)
+	m.expected = im
+	return m
+}
+
 // Close gives back what the allocator holds. No memory of it may be in use. It is idempotent.
 func (a *Allocator) Close() error {
 	a.mu.Lock()
@@ -181,8 +190,8 @@ func (a *Allocator) Close() error {
 		return nil
 	}
 	a.closed = true
-	for _, space := range a.spare {
-		unreserve(space)
+	for _, s := range a.spare {
+		s.free()
 	}
 	a.spare = nil
 	return a.engine.close()

@@ -211,3 +211,13 @@ func NewPacker(w io.Writer) Packer { return Packer{newPacker(w)} }
 func (p Packer) SendAfter(long [][]byte, encode func([]byte) []byte) error {
 	return p.sendAfter(long, encode)
 }
+
+// Bits of a use.
+const UseWaits, UseOnly = useWaits, useOnly
+
+// Lose ends the worker of quick functions, as if it had ended by itself.
+func (e *Engine) Lose() {
+	if l, _ := e.main.current(); l != nil {
+		l.kill()
+	}
+}

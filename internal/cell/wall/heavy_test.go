@@ -4,9 +4,12 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
+	"sallyport/api"
 	"sallyport/internal/cell"
 	"sallyport/internal/cell/wall"
+	"sallyport/internal/problem"
 )
 
 func heavy(data string) cell.Input {
@@ -124,5 +127,44 @@ func TestWeakerWorker(t *testing.T) {
 	invoke(t, f, heavy("1"), "2")
 	if weak.Load() > 0 {
 		t.Error("a worker without a wall was given an event")
+	}
+}
+
+// TestInitialisationOnTrial: what computes for long before its first event does so in the worker of heavy functions, and is refused there when it
+// never ends. What takes little is loaded in the worker of all, and no other is started.
+func TestInitialisationOnTrial(t *testing.T) {
+	t.Parallel()
+	var started atomic.Int64
+	play := honest(t)
+	e := fakes(t, 2, patience, func(n int, f wall.Fake) {
+		started.Add(1)
+		play(n, f)
+	})
+	load(t, e, script(`const all = []; for (let i = 0; i < 1000; i++) all.push(i); export default () => all.length`), cell.DefaultLimits())
+	if n := started.Load(); n != 1 {
+		t.Errorf("%d workers run, want one", n)
+	}
+	limits := cell.DefaultLimits()
+	limits.Timeout = time.Second // what comes before the first event has somewhat more
+	var bombs sync.WaitGroup
+	for name, spec := range map[string]cell.Spec{
+		"script": script(`for (;;) {}`),
+		"module": {Name: "m.wasm", Kind: api.ModuleWasm, Code: []byte("\x00asm\x01\x00\x00\x00\x01\x08\x02\x60\x00\x01\x7f\x60\x00\x00\x03\x03\x02\x00\x01\x05\x03\x01\x00\x01" +
+			"\x07\x1d\x02\x06memory\x02\x00\x10sallyport_handle\x00\x00\x08\x01\x01\x0a\x0e\x02\x04\x00\x41\x00\x0b\x07\x00\x03\x40\x0c\x00\x0b\x0b")},
+	} {
+		bombs.Go(func() {
+			if _, err := e.Load(t.Context(), spec, limits); problem.From(err).Kind != problem.Unprocessable {
+				t.Errorf("Load(%s) = %v, want a refusal", name, err)
+			}
+		})
+	}
+	bombs.Wait()
+	if n := started.Load(); n != 2 {
+		t.Errorf("%d workers were started, want that of heavy functions too", n)
+	}
+	slow := script(`const end = Date.now() + 1000; while (Date.now() < end) {} export default () => "ready"`)
+	f := load(t, e, slow, cell.DefaultLimits())
+	if r, _, err := f.Invoke(t.Context(), event(`1`)); err != nil || string(r.Reply) != `"ready"` {
+		t.Errorf("Invoke = %s, %v", r.Reply, err)
 	}
 }

@@ -18,6 +18,13 @@ import (
 // what comes what there is to do. So no invocation is handed from one goroutine to another, and none wakes a scheduler for
 // nothing, which costs more than what it is about. When all lanes are taken, invocations share the one
 // socket that everything else goes through.
+//
+// With uses of grants it is otherwise: a guest that uses one sends frames so often that the server's thread, which waits between them,
+// would have its place among those that run Go taken from it each time, and given back. So invocations with grants take lanes
+// whose server's end is in Go's poller.
+
+// polled reports whether the server's end of a lane is in Go's poller.
+func polled(lane int) bool { return lane%2 == 1 }
 
 // laneBuffer is read at once: most events and results fit.
 const laneBuffer = 8 << 10
@@ -29,42 +36,78 @@ type lane struct {
 	out  []byte
 	// writing is held by who writes: an event, or an answer to a use of a grant, which may come from several goroutines.
 	writing sync.Mutex
+	// asked are the uses of grants of the invocation, nil without; the end of the link ends them.
+	asked atomic.Pointer[desk]
 	// overdue is when the answer that is waited for is overdue, in Unix nanoseconds; 0 when none is.
 	overdue atomic.Int64
+	polled  bool
 }
 
-func newLane(conn io.ReadWriteCloser) *lane {
-	return &lane{conn: conn, in: newReader(conn, laneBuffer)}
+func newLane(conn io.ReadWriteCloser, polled bool) *lane {
+	return &lane{conn: conn, in: newReader(conn, laneBuffer), polled: polled}
 }
 
-// takeLane returns a free lane, the last that was used first, or nil.
-func (l *link) takeLane() (*lane, uint64) {
+// lanes are free lanes, the last that was used last.
+type lanes []*lane
+
+// take returns a lane, or nil.
+func (s *lanes) take() *lane {
+	n := len(*s)
+	if n == 0 {
+		return nil
+	}
+	ln := (*s)[n-1]
+	*s = (*s)[:n-1]
+	return ln
+}
+
+// takeLane returns a free lane, the last that was used first, or nil: for an invocation with grants rather a polled one, for others
+// rather not.
+func (l *link) takeLane(granted bool) (*lane, uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	n := len(l.free)
-	if l.err != nil || n == 0 {
+	if l.err != nil {
 		return nil, 0
 	}
-	ln := l.free[n-1]
-	l.free = l.free[:n-1]
+	first, second := &l.free, &l.freePolled
+	if granted {
+		first, second = second, first
+	}
+	ln := first.take()
+	if ln == nil {
+		ln = second.take()
+	}
+	if ln == nil {
+		return nil, 0
+	}
 	l.next++
 	return ln, l.next
 }
 
 func (l *link) leaveLane(ln *lane) {
 	ln.overdue.Store(0)
+	ln.asked.Store(nil)
 	if cap(ln.out) > keptBuffer {
 		ln.out = nil
 	}
 	l.mu.Lock()
-	l.free = append(l.free, ln)
-	l.mu.Unlock()
+	defer l.mu.Unlock()
+	if ln.polled {
+		l.freePolled = append(l.freePolled, ln)
+	} else {
+		l.free = append(l.free, ln)
+	}
 }
 
 // alongLane has the worker handle one event that goes through a lane. After an error the lane is not
 // used again: the link has failed.
 func (l *link) alongLane(ctx context.Context, ln *lane, id uint64, f *Function, in cell.Input) (*frame, error) {
 	ln.overdue.Store(time.Now().Add(f.limits.Timeout + l.grace).UnixNano())
+	asked := newDesk(ctx, f, &in, func(number uint32, a cell.GrantAnswer) {
+		_ = ln.write(encodeAnswer(nil, id, number, a)) // whoever waits for the result meets the error
+	})
+	defer asked.close()
+	ln.asked.Store(asked)
 	ln.out = encodeInvoke(ln.out[:0], id, f.id, in)
 	if err := ln.write(ln.out); err != nil {
 		return nil, l.lost(fmt.Errorf("write to the worker: %w", err))
@@ -72,10 +115,6 @@ func (l *link) alongLane(ctx context.Context, ln *lane, id uint64, f *Function, 
 	stop := context.AfterFunc(ctx, func() { l.cancel(id) })
 	defer stop()
 	left := f.limits.LogBytes + lineRoom
-	asked := newDesk(ctx, f, &in, func(number uint32, a cell.GrantAnswer) {
-		_ = ln.write(encodeAnswer(nil, id, number, a)) // whoever waits for the result meets the error
-	})
-	defer asked.close()
 	for {
 		answer, err := ln.in.next(func(k kind, of uint64) (int, error) { return mostAlong(k, of, id, f.limits, asked) })
 		if err == nil && (answer.kind == kindUse || answer.kind == kindWaits) {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"sync"
 	"time"
 
@@ -58,7 +57,8 @@ type link struct {
 	functions map[uint64]*loading
 	next      uint64
 	lanes     []*lane
-	free      []*lane
+	// free and freePolled are the lanes in which nothing runs.
+	free, freePolled lanes
 }
 
 // call is what a worker was asked and has not answered.
@@ -99,10 +99,11 @@ func newLink(conn io.ReadWriteCloser, lanes []*os.File, grace time.Duration, kil
 		calls: map[uint64]*call{}, functions: map[uint64]*loading{}, scripts: make(chan bool, 1),
 	}
 	l.scripts <- false
-	for _, c := range lanes {
-		l.lanes = append(l.lanes, newLane(c))
+	for i, c := range lanes {
+		ln := newLane(c, polled(i))
+		l.lanes = append(l.lanes, ln)
+		l.leaveLane(ln)
 	}
-	l.free = slices.Clone(l.lanes)
 	return l
 }
 
@@ -137,6 +138,7 @@ func (l *link) fail(err error) {
 	_ = l.conn.Close() // the process is gone
 	for _, ln := range l.lanes {
 		_ = ln.conn.Close() // as above
+		ln.asked.Load().abandon()
 	}
 }
 
@@ -417,6 +419,9 @@ func (l *link) loadWhole(ctx context.Context, f *Function, entries []entry) (loa
 func (l *link) loadWith(ctx context.Context, f *Function, spec cell.Spec, code []entry) (loaded, error) {
 	c := &call{load: true}
 	id, err := l.ask(c, loadGrace, code, func(b []byte, id uint64) []byte {
+		if f.onTrial.Load() && l.pins {
+			spec.Trial = trialTime
+		}
 		return encodeLoad(b, id, f.id, spec, l.limitsOf(f))
 	})
 	if err != nil {
@@ -471,7 +476,7 @@ func (l *link) invoke(ctx context.Context, f *Function, in cell.Input) (cell.Res
 		answer *frame
 		err    error
 	)
-	if ln, id := l.takeLane(); ln != nil {
+	if ln, id := l.takeLane(len(f.spec.Grants) > 0); ln != nil {
 		answer, err = l.alongLane(ctx, ln, id, f, in)
 	} else {
 		answer, err = l.among(ctx, f, in)

@@ -55,7 +55,7 @@ func encodeLoad(b []byte, id, function uint64, spec cell.Spec, l cell.Limits) []
 		b = binary.AppendUvarint(b, uint64(v))
 	}
 	b = append(appendText(appendText(b, spec.Name), string(spec.Kind)), spec.Digest[:]...)
-	b = binary.AppendUvarint(b, uint64(len(spec.Grants)))
+	b = binary.AppendUvarint(binary.AppendUvarint(b, uint64(spec.Trial)), uint64(len(spec.Grants)))
 	for _, g := range spec.Grants {
 		b = appendText(appendText(appendText(b, g.Name), g.Kind), g.About)
 		b = binary.AppendUvarint(binary.AppendUvarint(b, uint64(g.Request)), uint64(g.Reply))
@@ -73,7 +73,7 @@ func decodeLoad(body []byte) (function uint64, spec cell.Spec, l cell.Limits, er
 		LogBytes: int(number()), Events: int(number()), HostCalls: int(number()), MinInstances: int(number()),
 	}
 	spec.Name, spec.Kind = string(d.bytes(maxName)), api.ModuleKind(d.bytes(maxCode))
-	spec.Digest = d.digest()
+	spec.Digest, spec.Trial = d.digest(), time.Duration(number())
 	for n := d.number(maxGrants); n > 0 && d.err == nil; n-- {
 		spec.Grants = append(spec.Grants, cell.GrantSpec{
 			Name: string(d.bytes(cell.MaxGrantText)), Kind: string(d.bytes(maxCode)), About: string(d.bytes(maxAbout)),
@@ -361,7 +361,7 @@ func cut(s string) string {
 func (d *decoder) failure() error {
 	kind := problem.Kind(d.number(math.MaxUint8))
 	switch kind {
-	case problem.FunctionFailed, problem.Unavailable, problem.Unprocessable, problem.Invalid, problem.Internal:
+	case problem.FunctionFailed, problem.Unavailable, problem.Unprocessable, problem.Invalid, problem.Timeout, problem.Internal:
 	default:
 		d.fail("a failure is of kind %d", kind)
 	}

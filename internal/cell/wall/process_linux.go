@@ -41,6 +41,10 @@ func Inherited(lanes int) (conn *os.File, along []*os.File, err error) {
 		return nil, nil, err
 	}
 	for i := range lanes {
+		// Nothing of Go's poller is to wake up for a lane: see along.
+		if err := unix.SetNonblock(inherited+1+i, false); err != nil {
+			return nil, nil, fmt.Errorf("prepare a lane: %w", err)
+		}
 		along = append(along, os.NewFile(uintptr(inherited+1+i), "lane"))
 	}
 	signal.Ignore(unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2)
@@ -89,7 +93,7 @@ func start(cfg Config, r room, log *slog.Logger) (p *process, err error) {
 		if err != nil {
 			return nil, fmt.Errorf("make a socket pair: %w", err)
 		}
-		if err := unix.SetNonblock(pair[0], n == 0); err != nil {
+		if err := unix.SetNonblock(pair[0], n == 0 || polled(n-1)); err != nil {
 			return nil, errors.Join(fmt.Errorf("prepare a socket: %w", err), unix.Close(pair[0]), unix.Close(pair[1]))
 		}
 		ours := os.NewFile(uintptr(pair[0]), "worker")

@@ -148,8 +148,16 @@ func (d *desk) most(k kind) (int, error) {
 	return useBytes(d.specs)
 }
 
+// abandon ends what is running, for nobody waits for it any more.
+func (d *desk) abandon() {
+	if d != nil {
+		d.cancel()
+	}
+}
+
 // take does what a frame asks for. A use is made in a goroutine of its own, or before take returns when inline says that the caller has
-// nothing else to do and the guest waits for nothing else. An error says that the worker broke the protocol.
+// nothing else to do and the guest waits for nothing else: until the use is over, which it is soon after the context is, there is nothing to read
+// but what a worker sends that breaks the rules. An error says that the worker broke the protocol.
 func (d *desk) take(f frame, inline bool) error {
 	if f.kind == kindWaits {
 		if len(f.body) != 1 {
@@ -168,20 +176,21 @@ func (d *desk) take(f frame, inline bool) error {
 	if err != nil {
 		return err
 	}
-	if inline && bits&useOnly != 0 && quick(spec) {
-		d.do(spec, number, use)
-		return nil
-	}
-	if bits&useWaits != 0 {
+	alone := inline && bits&useOnly != 0
+	if bits&useWaits != 0 && !(alone && quick(spec)) {
 		d.mu.Lock()
 		d.wait(true)
 		d.mu.Unlock()
 	}
-	go d.do(spec, number, use)
+	if alone {
+		d.do(spec, number, use)
+	} else {
+		go d.do(spec, number, use)
+	}
 	return nil
 }
 
-// quick reports whether a use is over so soon that to hand it to another goroutine takes longer.
+// quick reports whether a use is over so soon that it is no wait for which somebody else could run.
 func quick(spec *cell.GrantSpec) bool { return spec.Kind == "kv" }
 
 // begin checks a use and notes it: a worker refuses what is wrong with it by itself.

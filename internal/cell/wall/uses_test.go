@@ -245,6 +245,43 @@ func TestUsesEndWithTheInvocation(t *testing.T) {
 	}
 }
 
+// TestLostWhileUsing: a worker ends while its invocation waits for nothing but a use, which the reader of the lane makes itself: the use is abandoned at
+// once, and the event is handled again elsewhere.
+func TestLostWhileUsing(t *testing.T) {
+	t.Parallel()
+	for _, lanes := range []int{0, 1, 2} {
+		e := fakes(t, lanes, patience, func(n int, f wall.Fake) {
+			if n > 0 {
+				obedient().play(f)
+				return
+			}
+			server{func(_ wall.Reader, write func([]byte), id uint64, _ []byte) {
+				u := wall.UseBody(1, cell.GrantUse{Grant: "web", Op: "hang", Request: []byte(`{}`)})
+				u[0] = wall.UseWaits | wall.UseOnly
+				write(wall.Frame(wall.KindUse, id, u))
+			}}.play(f)
+		})
+		spec := script("")
+		spec.Grants = specs()
+		limits := cell.DefaultLimits()
+		limits.Timeout = time.Hour
+		f := load(t, e, spec, limits)
+		in := event("1")
+		in.Use = func(ctx context.Context, _ cell.GrantUse) cell.GrantAnswer {
+			e.Lose()
+			select {
+			case <-ctx.Done():
+			case <-time.After(time.Minute):
+				t.Error("the use was not abandoned")
+			}
+			return cell.GrantAnswer{}
+		}
+		if r, _, err := f.Invoke(t.Context(), in); err != nil || string(r.Reply) != `"ok"` {
+			t.Errorf("Invoke = %s, %v; want the answer of another worker", r.Reply, err)
+		}
+	}
+}
+
 // TestGreedyUses: a function that begins uses and reads no answer, or reads for ever, is bounded in how many run at a time and in its time, with
 // a worker around it, with a lane and without; what it leaves behind ends with its invocation, and the next one is served.
 func TestGreedyUses(t *testing.T) {

@@ -66,6 +66,10 @@ const (
 	heavyYields = 5
 )
 
+// trialTime is how long a new module may compute before its first event beside all others: many times what one takes that prepares itself, and
+// about as long as a quick function may hold a processor without anybody noticing.
+const trialTime = 100 * time.Millisecond
+
 // seatsAlone is how many invocations can run alone at the same time. Each has a process, which ends
 // when it was not needed for a while.
 const seatsAlone = 4
@@ -248,7 +252,12 @@ func (e *Engine) Load(ctx context.Context, spec cell.Spec, limits cell.Limits) (
 	f := newFunction(e, spec, limits)
 	defer f.fresh.Store(nil)
 	e.pin(f, limits.MinInstances > 0)
+	f.onTrial.Store(true)
 	err := e.main.with(ctx, func(l *link) error { return f.learn(ctx, l) })
+	f.onTrial.Store(false)
+	if err != nil && problem.From(err).Kind == problem.Timeout {
+		err = e.prove(ctx, f)
+	}
 	if _, lost := errors.AsType[*lostError](err); lost {
 		err = e.aside(ctx, func(l *link) error { return f.learn(ctx, l) })
 	}
@@ -256,6 +265,16 @@ func (e *Engine) Load(ctx context.Context, spec cell.Spec, limits cell.Limits) (
 		return nil, f.forget(explain(err, spec.Name))
 	}
 	return f, nil
+}
+
+// prove loads a function that computes for long before its first event where it keeps nobody from a processor, which may find that it never
+// ends, and then where all are.
+func (e *Engine) prove(ctx context.Context, f *Function) error {
+	defer e.heavy.drop(f.id)
+	if err := e.beside(ctx, true, func(l *link) error { return f.learn(ctx, l) }); err != nil {
+		return err
+	}
+	return e.main.with(ctx, func(l *link) error { return f.learn(ctx, l) })
 }
 
 func newFunction(e *Engine, spec cell.Spec, limits cell.Limits) *Function {
@@ -400,6 +419,8 @@ type Function struct {
 	fresh  atomic.Pointer[[]byte]
 	limits cell.Limits
 	loaded loaded
+	// onTrial is set until it is known that the function takes little before its first event.
+	onTrial atomic.Bool
 	// suspect is how many more invocations have to end well in a worker of their own.
 	suspect atomic.Int32
 	once    sync.Once

@@ -214,7 +214,8 @@ func TestRefused(t *testing.T) {
 	for _, tt := range []struct{ request, body, want string }{
 		{`{`, "", "fetch.request_invalid"}, {`[]`, "", "fetch.request_invalid"}, {`{"host":"x"}`, "", "fetch.request_invalid"}, {`{"values":{"id":{}}}`, "", "fetch.request_invalid"},
 		{`{"values":{"id":"1"},"values":{"id":"2"}}`, "", "fetch.request_invalid"}, {`{"values":{"id":"1"},"query":[["a"]]}`, "", "fetch.request_invalid"},
-		{`{"values":{"id":"1"},"query":"a=b"}`, "", "fetch.request_invalid"}, {`{"values":{"id":"1"},"query":{"a":null}}`, "", "fetch.request_invalid"},
+		{`{"values":{"id":"1"},"query":"a=b"}`, "", "fetch.request_invalid"}, {`{"values":{"id":"1","id":"2"}}`, "", "fetch.request_invalid"}, {`{"values":["1"]}`, "", "fetch.request_invalid"},
+		{`{"values":{"id":"1"},"query":{"a":null}}`, "", "fetch.request_invalid"},
 		{`{"method":"PUT","values":{"id":"1"}}`, "", "fetch.method_refused"}, {`{"method":"GET /x HTTP/1.1\r\nHost: y\r\n\r\n","values":{"id":"1"}}`, "", "fetch.method_refused"},
 		{`{"method":"GET","values":{"id":"1"}}`, "body", "fetch.request_invalid"}, {`{}`, "", "fetch.value_refused"}, {`{"values":{"id":"1","x":"2"}}`, "", "fetch.value_refused"},
 		{`{"values":{"id":"a/b"}}`, "", "fetch.value_refused"}, {`{"values":{"id":".."}}`, "", "fetch.value_refused"}, {`{"url":"` + s.URL + `/v1/1","values":{"id":"2"}}`, "", "fetch.request_invalid"},

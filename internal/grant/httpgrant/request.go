@@ -32,11 +32,40 @@ const (
 
 // request is what a function asks for: by values of the template, or by a URL that the template makes.
 type request struct {
-	Method  string            `json:"method"`
-	URL     string            `json:"url"`
-	Values  map[string]scalar `json:"values"`
-	Query   pairs             `json:"query"`
-	Headers pairs             `json:"headers"`
+	Method  string `json:"method"`
+	URL     string `json:"url"`
+	Values  values `json:"values"`
+	Query   pairs  `json:"query"`
+	Headers pairs  `json:"headers"`
+}
+
+// values are those of the template, by their names.
+type values map[string]string
+
+// UnmarshalJSONFrom reads values.
+func (v *values) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
+	switch tok, err := dec.ReadToken(); {
+	case err != nil:
+		return err
+	case tok.Kind() == jsontext.KindNull:
+		return nil
+	case tok.Kind() != jsontext.KindBeginObject:
+		return errors.New("want an object")
+	}
+	*v = values{}
+	for dec.PeekKind() != jsontext.KindEndObject {
+		name, err := dec.ReadToken()
+		if err != nil {
+			return err
+		}
+		text, value := name.String(), scalar("")
+		if err := value.UnmarshalJSONFrom(dec); err != nil {
+			return err
+		}
+		(*v)[text] = string(value)
+	}
+	_, err := dec.ReadToken()
+	return err
 }
 
 // scalar is a text, or a number or truth value as its text.
@@ -151,11 +180,7 @@ func (d *Door) plan(call *grant.Call) (*plan, error) {
 	if r.URL != "" {
 		return p, d.byURL(p, &r)
 	}
-	values := make(map[string]string, len(r.Values))
-	for name, v := range r.Values {
-		values[name] = string(v)
-	}
-	return p, d.target(p, values, r.Query, false)
+	return p, d.target(p, r.Values, r.Query, false)
 }
 
 // byURL takes the URL apart that a function asks for.

@@ -1,6 +1,7 @@
 package sqlgrant
 
 import (
+	"errors"
 	"slices"
 
 	"github.com/go-json-experiment/json"
@@ -23,9 +24,33 @@ type statement struct {
 
 // request is what a function sends.
 type request struct {
-	Query      string           `json:"query,omitzero"`
-	Params     []jsontext.Value `json:"params,omitzero"`
-	Statements []request        `json:"statements,omitzero"`
+	Query      string    `json:"query,omitzero"`
+	Params     params    `json:"params,omitzero"`
+	Statements []request `json:"statements,omitzero"`
+}
+
+// params are read without reflection: there are some in nearly every use.
+type params []jsontext.Value
+
+// UnmarshalJSONFrom reads parameters.
+func (p *params) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
+	switch tok, err := dec.ReadToken(); {
+	case err != nil:
+		return err
+	case tok.Kind() == jsontext.KindNull:
+		return nil
+	case tok.Kind() != jsontext.KindBeginArray:
+		return errors.New("want a list")
+	}
+	for dec.PeekKind() != jsontext.KindEndArray {
+		v, err := dec.ReadValue()
+		if err != nil {
+			return err
+		}
+		*p = append(*p, v.Clone())
+	}
+	_, err := dec.ReadToken()
+	return err
 }
 
 // parse reads what a function asks for; single says that it asks for one statement, not for a transaction.

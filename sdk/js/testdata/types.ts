@@ -52,8 +52,10 @@ export async function web(event: CloudEvent, ctx: Context): Promise<string> {
   document.title;
   // @ts-expect-error: no Blob
   new Blob([]);
-  // @ts-expect-error: no Request
-  new Request("https://example.com");
+  const request = new Request("https://example.com", { method: "PUT", headers: [["accept", "text/plain"]], body: "x", signal: AbortSignal.timeout(5) });
+  await fetch(request.clone(), { method: "POST" });
+  // @ts-expect-error: bodies are not streamed
+  request.body.getReader();
   const api: HttpGrant = ctx.grants.api;
   const made = await api.fetch({ values: { id: 1 }, query: { limit: [1, "2"] }, headers: new Headers({ accept: "text/plain" }), body: new URLSearchParams() });
   const answer: Response = await fetch(new URL("https://example.com"), { method: "POST", body: new Uint8Array(), signal: AbortSignal.timeout(5) });

@@ -15,7 +15,7 @@
   const mostPart = 262144; // more is no faster, and takes memory that the function may want
   const textRoom = 2048; // of a request, beside a part
 
-  const valueOf = (value) => value;
+  const valueAndBytes = (value, body) => value === null ? null : { value, body: body ?? new Bytes() };
   const whole = (source) => typeof source === "string" || source instanceof NativeBuffer || isView(source);
   const bytesIn = (source) => typeof source === "string" ? encode(encoder, source) : bytesOf(source);
 
@@ -32,7 +32,7 @@
       let filled = 0;
       const flush = async () => {
         if (filled === 0) return;
-        ({ size: offset } = await use("write", { upload, offset }, subarray(part, 0, filled), valueOf));
+        ({ size: offset } = await use("write", { upload, offset }, subarray(part, 0, filled)));
         filled = 0;
       };
       const write = async (bytes) => {
@@ -51,17 +51,17 @@
       const { ttl, version, digest } = options ?? {};
       const terms = { name, ttl, version, digest };
       const bytes = whole(source) ? bytesIn(source) : undefined;
-      if (bytes !== undefined && bytes.length <= putPart) return use("put", terms, bytes, valueOf);
-      const { upload } = await use("open", terms, undefined, valueOf);
+      if (bytes !== undefined && bytes.length <= putPart) return use("put", terms, bytes);
+      const { upload } = await use("open", terms);
       try {
         const { write, flush } = writer(upload);
         if (bytes !== undefined) await write(bytes);
         else for await (const some of source) await write(bytesIn(some));
         await flush();
-        return await use("commit", { upload }, undefined, valueOf);
+        return await use("commit", { upload });
       } catch (thrown) {
         try {
-          await use("abort", { upload }, undefined, valueOf);
+          await use("abort", { upload });
         } catch {
           // It has ended already.
         }
@@ -69,8 +69,7 @@
       }
     };
 
-    const read = (name, version, offset, length) => use("get", { name, version, offset, length }, undefined,
-      (value, body) => value === null ? null : { value, body: body ?? new Bytes() });
+    const read = (name, version, offset, length) => use("get", { name, version, offset, length }, undefined, valueAndBytes);
 
     // parts yields what lies between at and end of the version of an object, beginning with some that was read.
     async function* parts(name, version, some, at, end) {
@@ -121,9 +120,9 @@
       put,
       get,
       stream,
-      stat: (name) => use("stat", { name }, undefined, valueOf),
-      delete: (name, { version } = {}) => use("delete", { name, version }, undefined, ({ deleted }) => deleted),
-      list: ({ prefix, after, limit } = {}) => use("list", { prefix, after, limit }, undefined, valueOf),
+      stat: (name) => use("stat", { name }),
+      delete: (name, { version } = {}) => use("delete", { name, version }, undefined, "deleted"),
+      list: ({ prefix, after, limit } = {}) => use("list", { prefix, after, limit }),
     };
   };
 })

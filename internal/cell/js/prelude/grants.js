@@ -1,13 +1,13 @@
 // Grants: ctx.grants has a member for each grant of the function, with methods for its kind. A use is a promise; uses run
-// beside each other. The host knows which function this is: a name that it does not know as a grant of the function reaches nothing.
+// beside each other. The host knows which function this is: a number that it does not know as a grant of the function reaches nothing.
+// What can be done by the host, which is quicker than a script, is: it writes requests, keeps the promises, and settles them.
 (function (host, world) {
   "use strict";
   const { stringify, parse } = JSON;
-  const { freeze, keys } = Object;
-  const { bytesOf, wellFormed, slice, uncurried } = world;
-  const indexOf = uncurried(String.prototype.indexOf);
+  const { freeze } = Object;
+  const { bytesOf } = world;
   const NativePromise = Promise;
-  const resolve = NativePromise.resolve.bind(NativePromise);
+  const rejected = NativePromise.reject.bind(NativePromise);
   const NativeProxy = Proxy;
   const NativeBuffer = ArrayBuffer;
   const NativeBytes = Uint8Array;
@@ -15,7 +15,7 @@
   const character = String.fromCharCode;
   const toBase64 = btoa;
   const fromBase64 = Uint8Array.fromBase64.bind(Uint8Array);
-  const begun = { __proto__: null }; // by number: what settles the promise
+  world.rejected = rejected;
 
   // GrantError is the reason of a use that failed.
   class GrantError extends Error {
@@ -27,45 +27,22 @@
     }
   }
   world.define({ name: "GrantError" }, GrantError.prototype);
-  world.GrantError = GrantError;
+  world.refused = (error) => new GrantError(error);
 
-  // use returns a promise of what finish makes of the answer: a JSON value, and a Uint8Array or undefined.
-  const use = (grant, op, request, body, finish) => new NativePromise((settle, fail) => {
-    const text = wellFormed(stringify(request ?? {}));
-    const number = host.use(grant, wellFormed(op), text, body === undefined ? undefined : bytesOf(body));
-    if (number === 0) throw new TypeError("a grant can be used while an event is handled, and not while the script is loaded");
-    begun[number] = { __proto__: null, settle, fail, finish };
-  });
+  // unbegun is for the uses of which the host makes no promise.
+  world.unbegun = () => rejected(new TypeError("a grant can be used while an event is handled, and not while the script is loaded"));
+  const { unbegun } = world;
 
-  // begin returns the promise of a use that is begun.
-  const begin = (number, finish) => new NativePromise((settle, fail) => {
-    if (number === 0) throw new TypeError("a grant can be used while an event is handled, and not while the script is loaded");
-    begun[number] = { __proto__: null, settle, fail, finish };
-  });
-
-  // get is the use "get" of a key. Most answers are there at once, and then nothing waits.
-  const get = (grant, key, finish) => {
-    const got = typeof key === "string" ? host.get(grant, key) : undefined;
-    if (got === undefined) return use(grant, "get", { key }, undefined, finish);
-    return typeof got === "number" ? begin(got, finish) : resolve(finish(got));
-  };
-
-  // answered settles the use of a number, which is negative when it failed.
-  world.answered = (number, text, body) => {
-    const failed = number < 0;
-    const of = failed ? -number : number;
-    const { settle, fail, finish } = begun[of];
-    delete begun[of];
+  // use returns a promise of what finish makes of the answer: nothing leaves its JSON value, a name takes that member of it, or the answer's bytes where there
+  // is none, and a function, which has to be one that is kept here for ever, gets the value and a Uint8Array or undefined.
+  const use = (grant, op, request, body, finish) => {
     try {
-      const value = text === "" ? null : parse(text);
-      if (failed) fail(new GrantError(value));
-      else settle(finish(value, body));
+      return host.use(grant, op, stringify(request ?? {}) ?? "null", body === undefined ? undefined : bytesOf(body), finish) || unbegun();
     } catch (thrown) {
-      fail(thrown);
+      return rejected(thrown);
     }
   };
 
-  const valueOf = (value) => value;
   const valueAndBody = (value, body) => ({ value, body });
 
   // The members of a grant of kind sql are the statements of its manifest, which the host knows: a call of any name is asked for.
@@ -85,32 +62,37 @@
     for (let i = 0; i < bytes.length; i++) text += character(bytes[i]);
     return toBase64(text);
   };
-  const sql = (use) => new NativeProxy({
-    __proto__: null,
-    transaction: (statements) => {
-      const list = [];
-      for (let i = 0; i < statements.length; i++) {
-        const { query, params } = statements[i];
-        list[i] = { query, params: parameters(params ?? []) };
-      }
-      return use("transaction", { statements: list }, undefined, valueOf);
-    },
-  }, {
-    __proto__: null,
-    get: (target, name) => {
-      // A promise is what has a then: a grant is none.
-      if (typeof name !== "string" || name === "then" || name in target) return target[name];
-      return (...values) => use("query", { query: name, params: parameters(values) }, undefined, valueOf);
-    },
-  });
+  const sql = (use, _, grant) => {
+    const statements = { __proto__: null }; // those that were used
+    const statement = (query) => (...values) =>
+      host.query(grant, query, values, values.length) || use("query", { query, params: parameters(values) });
+    return new NativeProxy({
+      __proto__: null,
+      transaction: (statements) => {
+        const list = [];
+        for (let i = 0; i < statements.length; i++) {
+          const { query, params } = statements[i];
+          list[i] = { query, params: parameters(params ?? []) };
+        }
+        return use("transaction", { statements: list });
+      },
+    }, {
+      __proto__: null,
+      get: (target, name) => {
+        // A promise is what has a then: a grant is none.
+        if (typeof name !== "string" || name === "then" || name in target) return target[name];
+        return statements[name] ??= statement(name);
+      },
+    });
+  };
 
   // A value of kind kv is JSON, or bytes: an entry without a JSON value has bytes, of which there may be none.
   const entryOf = (value, body) => {
     if (value !== null && !("value" in value)) value.value = body ?? new NativeBytes();
     return value;
   };
-  const valueOfEntry = (value, body) => entryOf(value, body)?.value ?? null;
   const kv = (use, _, grant) => {
+    const get = (key, finish) => (typeof key === "string" ? host.get(grant, key, finish) : undefined) || use("get", { key }, undefined, finish);
     const store = (op, request, value, finish) => {
       const binary = value instanceof NativeBuffer || isView(value);
       if (!binary) request.value = value === undefined ? null : value;
@@ -118,25 +100,25 @@
     };
     return {
       __proto__: null,
-      get: (key) => get(grant, key, valueOfEntry),
-      entry: (key) => get(grant, key, entryOf),
-      set: (key, value, { ttl } = {}) => store("set", { key, ttl }, value, ({ version }) => version),
-      compareAndSet: (key, version, value, { ttl } = {}) => store("compareAndSet", { key, version, ttl }, value, valueOf),
-      delete: (key, { version } = {}) => use("delete", { key, version }, undefined, ({ deleted }) => deleted),
-      increment: (key, by, { ttl } = {}) => use("increment", { key, by, ttl }, undefined, ({ value }) => value),
-      list: ({ prefix, after, limit } = {}) => use("list", { prefix, after, limit }, undefined, valueOf),
+      get: (key) => get(key, "value"),
+      entry: (key) => get(key, entryOf),
+      set: (key, value, { ttl } = {}) => store("set", { key, ttl }, value, "version"),
+      compareAndSet: (key, version, value, { ttl } = {}) => store("compareAndSet", { key, version, ttl }, value),
+      delete: (key, { version } = {}) => use("delete", { key, version }, undefined, "deleted"),
+      increment: (key, by, { ttl } = {}) => use("increment", { key, by, ttl }, undefined, "value"),
+      list: ({ prefix, after, limit } = {}) => use("list", { prefix, after, limit }),
     };
   };
 
   // A secret is a text, or bytes when it is none.
   const secretOf = ({ value = "", base64 }) => base64 === undefined ? value : fromBase64(base64);
 
-  // What each kind has, besides call: an object without a prototype, of the use of this grant.
+  // What each kind has, besides call: an object without a prototype, of the use of this grant, of what is to be known about it, and of its number.
   const kinds = {
     __proto__: null,
-    invoke: (use) => ({ __proto__: null, invoke: (data) => use("invoke", { data }, undefined, valueOf) }),
+    invoke: (use) => ({ __proto__: null, invoke: (data) => use("invoke", { data }) }),
     secret: (use) => ({ __proto__: null, value: () => use("value", {}, undefined, secretOf) }),
-    identity: (use) => ({ __proto__: null, token: () => use("token", {}, undefined, valueOf) }),
+    identity: (use) => ({ __proto__: null, token: () => use("token", {}) }),
     sql,
     kv,
   };
@@ -144,15 +126,11 @@
   world.grantKinds = kinds; // other parts add theirs
 
   // call is what every grant has: it does what the kind calls op, and returns the value and the bytes of the answer.
-  // about is the kind, and behind a space what the kind's own part has to know.
-  const member = (name, about) => {
-    const space = indexOf(about, " ");
-    const kind = space < 0 ? about : slice(about, 0, space);
-    const of = (op, request, body, finish) => use(name, op, request, body, finish);
-    const call = (op, request, body) => of(op, request, body, valueAndBody);
-    const made = kinds[kind]?.(of, space < 0 ? "" : slice(about, space + 1), name) ?? { __proto__: null };
+  const member = (grant, kind, about) => {
+    const of = (op, request, body, finish) => use(grant, op, request, body, finish);
+    const made = kinds[kind]?.(of, about, grant) ?? { __proto__: null };
     made.kind = kind;
-    made.call = call;
+    made.call = (op, request, body) => of(typeof op === "string" ? op : `${op}`, request, body, valueAndBody);
     return freeze(made);
   };
 
@@ -162,10 +140,9 @@
   world.loadGrants = () => {
     const text = host.grants();
     if (text === "") return;
-    const names = parse(text);
-    const list = keys(names);
+    const list = parse(text);
     const made = { __proto__: null };
-    for (let i = 0; i < list.length; i++) made[list[i]] = member(list[i], names[list[i]]);
+    for (let i = 0; i < list.length; i++) made[list[i][0]] = member(i, list[i][1], list[i][2]);
     members = freeze(made);
   };
   world.grants = () => members;

@@ -146,6 +146,7 @@
     world.runTimer,
     // describe returns the JSON of whatever was thrown outside handle.
     (thrown) => stringify(failureOf(thrown)),
-    world.answered,
+    world.refused,
+    world.respond,
   ];
 })

@@ -12,6 +12,7 @@
   function set(callback, delay, args, interval) {
     if (typeof callback !== "function") throw new TypeError("the first argument must be a function");
     const wait = Math.max(interval ? 1 : 0, Math.min(Number(delay) || 0, longest));
+    if (timers.length === 0) host.timed();
     timers.push({ id: ++last, due: monotonic() + wait, callback, args, every: interval ? wait : -1 });
     return last;
   }
