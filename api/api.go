@@ -221,6 +221,17 @@ type Plan struct {
 	Supersedes string `json:"supersedes,omitempty"`
 }
 
+// DatabaseAccepted is what became of a database of functions that goes on with an older file.
+type DatabaseAccepted struct {
+	Name string `json:"name"`
+	// Gone says that there was no file: the next use makes an empty database.
+	Gone bool `json:"gone"`
+	// Recorded is the change that was recorded last, and RecordedAt when; Found is the change that the file has come to.
+	Recorded   uint64    `json:"recorded"`
+	RecordedAt time.Time `json:"recorded_at"`
+	Found      uint64    `json:"found"`
+}
+
 // Unchecked is a grant of which it is not known whether what it reaches takes what the manifest fixes.
 type Unchecked struct {
 	Function string `json:"function"`

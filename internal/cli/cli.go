@@ -109,7 +109,7 @@ Begin with:  sallyport init hello && cd hello && sallyport dev`
 	root.AddCommand(
 		a.initCommand(), a.devCommand(), a.serverCommand(), a.applyCommand(), a.sendCommand(), a.invokeCommand(),
 		a.logsCommand(), a.statusCommand(), a.doctorCommand(), a.explainCommand(), a.versionCommand(),
-		a.functionCommand(), a.subscriptionCommand(), a.usageCommand(), a.eventCommand(), a.deadLetterCommand(), a.tokenCommand(), a.issuerCommand(), a.secretCommand(), a.namespaceCommand(), a.approvalCommand(), a.policyCommand(), a.perimeterCommand(),
+		a.functionCommand(), a.subscriptionCommand(), a.usageCommand(), a.eventCommand(), a.deadLetterCommand(), a.tokenCommand(), a.issuerCommand(), a.secretCommand(), a.databaseCommand(), a.namespaceCommand(), a.approvalCommand(), a.policyCommand(), a.perimeterCommand(),
 		a.loginCommand(), a.logoutCommand(),
 		a.workerCommand(),
 	)

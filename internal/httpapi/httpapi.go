@@ -197,6 +197,8 @@ type Deps struct {
 	Metrics http.Handler
 	// Issuer is the server as an issuer.
 	Issuer Issuer
+	// Databases are those of functions.
+	Databases Databases
 	// Published returns what the server publishes as an issuer under a path, for everybody; nil is nothing.
 	Published func(path string) ([]byte, bool)
 	// Refused is told the code of each problem that is answered.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"path"
 	"reflect"
 	"regexp"
 	"slices"
@@ -118,7 +119,7 @@ func TestDescription(t *testing.T) {
 		if op.Responses["default"] == nil || op.Responses["401"] == nil || op.Responses["403"] == nil {
 			t.Errorf("%s lacks an answer that every route has", key)
 		}
-		if (op.RequestBody != nil) != (r.Method == "PATCH" || r.Method == "POST" && !strings.HasSuffix(r.Path, "pause") && !strings.HasSuffix(r.Path, "resume")) {
+		if (op.RequestBody != nil) != (r.Method == "PATCH" || r.Method == "POST" && !slices.Contains([]string{"pause", "resume", "accept"}, path.Base(r.Path))) {
 			t.Errorf("%s: request body described: %v", key, op.RequestBody != nil)
 		}
 		got := map[string][]string{}
@@ -200,7 +201,7 @@ func TestSchemas(t *testing.T) {
 		api.Receipt{}, api.Receipts{}, api.Problem{}, api.FieldError{}, api.Event{}, api.Delivery{}, api.Attempt{}, api.EventList{},
 		api.DeadLetter{}, api.DeadLetterList{}, api.DeadLetterSelection{}, api.DeadLetterResult{}, api.Bundle{}, api.Module{}, api.Plan{},
 		api.Change{}, api.Function{}, api.Grant{}, api.GrantChange{}, api.FunctionList{}, api.Usage{}, api.UsageLine{}, api.GrantUsage{}, api.DecisionList{}, api.Decision{}, api.Policy{}, api.PolicyList{}, api.PolicyFiles{}, api.PolicyPlan{}, api.AccessChange{}, api.ReplayDifference{}, api.PolicyExplanation{}, api.Behind{}, api.FunctionRevision{}, api.PolicyMatch{}, api.PolicyCondition{}, api.AccessList{}, api.Access{}, api.UnusedList{}, api.UnusedActions{}, api.WildcardList{}, api.Wildcard{}, api.PolicyProposal{}, api.PerimeterVerdict{}, api.BridgeVerdict{}, api.LevelVerdict{}, api.Bridge{}, api.Level{}, api.Perimeter{}, api.PerimeterList{},
-		api.PerimeterTest{}, api.Crossing{}, api.Unchecked{}, api.Subscription{}, api.Filter{}, api.Retry{}, api.SubscriptionList{},
+		api.PerimeterTest{}, api.Crossing{}, api.Unchecked{}, api.DatabaseAccepted{}, api.Subscription{}, api.Filter{}, api.Retry{}, api.SubscriptionList{},
 		api.Secret{}, api.SecretList{}, api.SecretVersion{}, api.SecretVersionList{}, api.SecretUse{}, api.SecretUseList{}, api.SecretVersionRequest{},
 		api.SecretLinkRequest{}, api.SecretCanaryRequest{}, api.SecretCanary{}, api.SecretRotationRequest{}, api.SecretRotation{},
 		api.LogLine{}, api.TokenRequest{}, api.Token{}, api.TokenList{}, api.Status{}, api.CellStatus{}, api.IssuerStatus{}, api.Issuer{}, api.IssuerKey{}, api.IssuerRotation{}, api.RevocationStatus{}, api.Wall{}, api.NamespaceStatus{},
@@ -281,7 +282,7 @@ func TestAnswers(t *testing.T) {
 	names := map[string]string{
 		"getFunction": "price", "invoke": "price", "getSubscription": "orders", "pauseSubscription": "orders", "resumeSubscription": "orders",
 		"getSecret": "key", "listSecretVersions": "key", "setSecret": "key", "plantCanary": "bird", "linkSecret": "elsewhere", "promoteSecret": "key",
-		"disableSecret": "old", "destroySecret": "old", "rotateSecret": "key", "listSecretUses": "key",
+		"disableSecret": "old", "destroySecret": "old", "rotateSecret": "key", "listSecretUses": "key", "acceptDatabase": "orders",
 		"getPerimeter": "cards", "getPerimeterOnServer": "cards", "testPerimeter": "cards", "testPerimeterOnServer": "cards",
 	}
 	const question = "?principal=user:ann&action=publish&resource=event_type:shop/order.created&address=10.0.0.1&size=1"

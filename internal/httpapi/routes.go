@@ -103,6 +103,7 @@ func routes() []route {
 		{method: "POST", path: ns + "/secrets/{name}/destroy", serve: (*API).destroySecret},
 		{method: "POST", path: ns + "/secrets/{name}/rotate", serve: (*API).rotateSecret},
 		{method: "GET", path: ns + "/secrets/{name}/log", serve: (*API).secretLog},
+		{method: "POST", path: ns + "/databases/{name}/accept", action: policy.ManageNamespaces, serve: (*API).acceptDatabase},
 		{method: "POST", path: "/v1/tokens", serve: (*API).createToken},
 		{method: "GET", path: "/v1/tokens", serve: (*API).listTokens},
 		{method: "DELETE", path: "/v1/tokens/{id}", serve: (*API).revokeToken},

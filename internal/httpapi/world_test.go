@@ -156,7 +156,7 @@ func newWorldOf(t testing.TB, cfg httpapi.Config) *world {
 		},
 		Ready:   func() error { return w.ready },
 		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "metric 1\n") }),
-		Issuer:  issuer{},
+		Issuer:  issuer{}, Databases: databases{},
 		Published: func(path string) ([]byte, bool) {
 			text, ok := map[string]string{"/.well-known/openid-configuration": `{"issuer":"https://x"}`, "/.well-known/jwks.json": `{"keys":[]}`}[path]
 			return []byte(text), ok
@@ -186,6 +186,13 @@ func (w *world) token(t testing.TB, req api.TokenRequest) string {
 
 // issuer has one key, and one that it ends.
 type issuer struct{}
+
+// databases accepts every database.
+type databases struct{}
+
+func (databases) Accept(_ context.Context, _ ident.Namespace, name string) (*api.DatabaseAccepted, error) {
+	return &api.DatabaseAccepted{Name: name, Recorded: 97, RecordedAt: time.Unix(5, 0).UTC(), Found: 41}, nil
+}
 
 func (issuer) Status() *api.Issuer {
 	until := time.Unix(9, 0).UTC()

@@ -10,6 +10,7 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 
+	"sallyport/api"
 	"sallyport/internal/grant"
 	"sallyport/internal/grant/blobgrant"
 	"sallyport/internal/grant/httpgrant"
@@ -125,12 +126,28 @@ func (s *server) openDatabases() (err error) {
 		Sealer: func(ctx context.Context, ns ident.Namespace) (sealedfile.Sealer, error) {
 			return s.keys.Sealer(ctx, ns, "sqlite")
 		},
+		Roots: func(ctx context.Context, ns ident.Namespace) (sqlgrant.Roots, error) {
+			return s.bucket(ctx, ns, databasesBucket)
+		},
+		Logger: s.log,
 	})
 	if err != nil {
 		return err
 	}
 	s.later(s.databases.Close)
 	return nil
+}
+
+// databases is httpapi.Databases.
+type databases struct{ *server }
+
+// Accept has a database go on with an older file.
+func (d databases) Accept(ctx context.Context, ns ident.Namespace, name string) (*api.DatabaseAccepted, error) {
+	a, err := d.server.databases.Accept(ctx, ns, name)
+	if err != nil {
+		return nil, err
+	}
+	return &api.DatabaseAccepted{Name: name, Gone: a.Gone, Recorded: a.Known, RecordedAt: a.Recorded, Found: a.Found}, nil
 }
 
 // MayUse implements grant.Gate.

@@ -25,12 +25,14 @@ const (
 	deadLettersBucket = "dead-letters"
 	usageBucket       = "usage"
 	grantUsesBucket   = "grant-uses"
+	// databasesBucket has what the SQLite databases of functions have come to.
+	databasesBucket = "databases"
 )
 
 func namespaceJournals() []string { return []string{linesJournal, deliveriesJournal} }
 
 func namespaceBuckets() []string {
-	return []string{dispatchBucket, deadLettersBucket, usageBucket, grantUsesBucket, secretsBucket}
+	return []string{dispatchBucket, deadLettersBucket, usageBucket, grantUsesBucket, secretsBucket, databasesBucket}
 }
 
 // openNamespaces opens the registry, has everything else know it, and completes the deletions that an end of the process
@@ -200,8 +202,9 @@ func (s *server) removeNamespace(ctx context.Context, ns ident.Namespace) error 
 		func() error { s.secrets.Forget(ns); return nil },
 		func() error { return s.keys.Destroy(ctx, ns) },
 		func() error { return eventlog.Delete(ctx, s.engine, ns, namespaceJournals()...) },
+		func() error { return s.databases.Remove(ns) }, // before the bucket that has what they have come to
 		func() error { return s.clearBuckets(ctx, ns) },
-		func() error { s.kv.Forget(ns); return s.databases.Remove(ns) },
+		func() error { s.kv.Forget(ns); return nil },
 		func() error { return s.blobs.Remove(ns) },
 		func() error { return os.RemoveAll(filepath.Join(s.dir, indexName, string(ns))) },
 		func() error { return s.decisions.RemoveNamespace(ctx, ns) },

@@ -366,7 +366,7 @@ func (s *server) serve(ctx context.Context) error {
 	handler, err := httpapi.New(httpapi.Config{Limits: limits, Requests: settings.Limits.Requests, InvokeEvents: s.cfg.InvokeEvents}, httpapi.Deps{
 		Identifier: s.who, Guard: s.guard, Decisions: s.decisions, Policies: s.policies, Intake: s.spaces.intake, Deployer: s.deployer, Secrets: s.secrets, Rotate: s.rotator.Wake, Space: s.spaces.open,
 		Namespaces: s.namespaces(),
-		Status:     s.status, Ready: s.ready, Metrics: s.metrics.Handler(), Published: s.issuer.Published, Issuer: ownIssuer{s}, Refused: s.metrics.Refused, Logger: s.log,
+		Status:     s.status, Ready: s.ready, Metrics: s.metrics.Handler(), Published: s.issuer.Published, Issuer: ownIssuer{s}, Databases: databases{s}, Refused: s.metrics.Refused, Logger: s.log,
 	})
 	if err != nil {
 		return err

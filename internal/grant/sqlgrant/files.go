@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -29,6 +30,9 @@ type FilesConfig struct {
 	Sealer func(ctx context.Context, ns ident.Namespace) (sealedfile.Sealer, error)
 	// Space returns an error when the disk has no room for more; nil is never.
 	Space func() error
+	// Roots returns what keeps the roots of the databases of a namespace; without it, an older copy of a file is not noticed.
+	Roots  func(ctx context.Context, ns ident.Namespace) (Roots, error)
+	Logger *slog.Logger
 }
 
 // Files keeps the SQLite databases of all namespaces. Each is open once, however many grants use it. It is safe for
@@ -39,7 +43,7 @@ type Files struct {
 
 	mu      sync.Mutex // held while a database is opened or closed
 	opened  map[string]*lite
-	handles map[string]*sealedfile.File // what the next Open of the vfs returns
+	handles map[string]*sealedDB // what the next Open of the vfs returns
 }
 
 // made counts the Files of this process, whose names at SQLite differ.
@@ -53,7 +57,10 @@ func NewFiles(cfg FilesConfig) (*Files, error) {
 	if cfg.Space == nil {
 		cfg.Space = func() error { return nil }
 	}
-	f := &Files{cfg: cfg, vfs: fmt.Sprintf("sealed%d", made.Add(1)), opened: map[string]*lite{}, handles: map[string]*sealedfile.File{}}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	f := &Files{cfg: cfg, vfs: fmt.Sprintf("sealed%d", made.Add(1)), opened: map[string]*lite{}, handles: map[string]*sealedDB{}}
 	vfs.Register(f.vfs, sealedVFS{f})
 	return f, nil
 }
@@ -123,16 +130,17 @@ func (f *Files) takeLocked(ctx context.Context, ns ident.Namespace, name string)
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fmt.Errorf("make the folder of database %s: %w", name, err)
 	}
-	sealed, err := sealedfile.Open(path, name, sealer)
+	sealed, a, err := f.openSealed(ctx, ns, name, path, sealer)
 	if err != nil {
 		return nil, unreadable(name, err)
 	}
-	f.handles[name] = sealed
+	f.handles[name] = &sealedDB{file: sealed, anchor: a}
 	defer delete(f.handles, name)
 	l, err := openLite(name, f.vfs, sealed, f.cfg.Space)
 	if err != nil {
-		return nil, unreadable(name, errors.Join(sealed.Damage(), err, sealed.Close()))
+		return nil, unreadable(name, errors.Join(sealed.Damage(), err, sealed.Close(), a.end(sealed.Root())))
 	}
+	l.anchor = a
 	l.doors = 1
 	f.opened[name] = l
 	return l, nil
@@ -140,6 +148,9 @@ func (f *Files) takeLocked(ctx context.Context, ns ident.Namespace, name string)
 
 // unreadable is a database that does not open.
 func unreadable(name string, err error) error {
+	if p, ok := errors.AsType[*problem.Error](err); ok {
+		return p
+	}
 	if errors.Is(err, sealedfile.ErrDamaged) {
 		return problem.New(problem.Internal, "grant.sql_damaged", "the database %s is damaged", name).
 			WithHint("restore the data directory from a backup, keys and databases together").WithCause(err)
@@ -168,6 +179,7 @@ func (f *Files) Remove(ns ident.Namespace) error {
 	for name, l := range f.opened {
 		if strings.HasPrefix(name, string(ns)+"/") {
 			delete(f.opened, name)
+			l.removed = true
 			_ = l.end() // its keys are gone, so it cannot be closed well, and need not be
 		}
 	}
@@ -188,11 +200,11 @@ type sealedVFS struct{ files *Files }
 
 // Open returns the file that take has prepared. Files.mu is held.
 func (v sealedVFS) Open(name string, flags vfs.OpenFlag) (vfs.File, vfs.OpenFlag, error) {
-	sealed := v.files.handles[name]
-	if sealed == nil || flags&vfs.OPEN_MAIN_DB == 0 {
+	db := v.files.handles[name]
+	if db == nil || flags&vfs.OPEN_MAIN_DB == 0 {
 		return nil, 0, sqlite3.CANTOPEN
 	}
-	return &sealedDB{file: sealed}, flags, nil
+	return db, flags, nil
 }
 
 // Delete finds nothing: there are no journals.
@@ -205,7 +217,10 @@ func (sealedVFS) Access(string, vfs.AccessFlag) (bool, error) { return false, ni
 func (sealedVFS) FullPathname(name string) (string, error) { return name, nil }
 
 // sealedDB is a sealed file as SQLite sees it. One connection has it alone, so its locks are words.
-type sealedDB struct{ file *sealedfile.File }
+type sealedDB struct {
+	file   *sealedfile.File
+	anchor *anchor
+}
 
 func (d *sealedDB) ReadAt(b []byte, offset int64) (int, error) {
 	page, from := offset/sealedfile.PageSize, int(offset%sealedfile.PageSize)
@@ -235,7 +250,13 @@ func (d *sealedDB) Truncate(size int64) error {
 }
 
 // Sync is SQLite's commit: its journal is in memory, so nothing is synced before that.
-func (d *sealedDB) Sync(vfs.SyncFlag) error { return ioError(d.file.Commit(), sqlite3.IOERR_FSYNC) }
+func (d *sealedDB) Sync(vfs.SyncFlag) error {
+	if err := d.file.Commit(); err != nil {
+		return ioError(err, sqlite3.IOERR_FSYNC)
+	}
+	d.anchor.note(d.file.Root())
+	return nil
+}
 
 func (d *sealedDB) Size() (int64, error)                            { return d.file.Pages() * sealedfile.PageSize, nil }
 func (d *sealedDB) Close() error                                    { return nil } // its owner closes it

@@ -37,10 +37,13 @@ const (
 
 // lite is an open SQLite database: one connection, which its users take turns with.
 type lite struct {
-	name  string
-	file  *sealedfile.File
-	space func() error
-	doors int // guarded by Files.mu
+	name   string
+	file   *sealedfile.File
+	space  func() error
+	anchor *anchor // of the file, nil when nothing is kept
+	// doors counts those that have it, and removed says that its file goes. Files.mu guards both.
+	doors   int
+	removed bool
 
 	turn     chan struct{} // holds one token; who has it may use what follows
 	conn     *sqlite3.Conn
@@ -84,6 +87,11 @@ func (l *lite) end() error {
 	err := l.conn.Close()
 	if l.file != nil {
 		err = errors.Join(err, l.file.Close())
+		last := l.file.Root()
+		if l.removed {
+			last = sealedfile.Root{}
+		}
+		err = errors.Join(err, l.anchor.end(last))
 	}
 	return err
 }

@@ -149,6 +149,12 @@ func parseGrant(t testing.TB, text string) manifest.Grant {
 	return app.Functions["f"].Grants["db"]
 }
 
+// opening is what a door of a grant is opened for.
+func opening(t testing.TB, text string) grant.Opening {
+	t.Helper()
+	return grant.Opening{Namespace: "shop", Function: "f", Revision: 1, Name: "db", Grant: parseGrant(t, text)}
+}
+
 func openDoor(t testing.TB, files *sqlgrant.Files, held secrets, text string) grant.Door {
 	t.Helper()
 	door, err := sqlgrant.New(files).Open(t.Context(), grant.Opening{

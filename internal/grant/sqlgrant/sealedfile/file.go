@@ -6,7 +6,8 @@
 //
 // Invariants. A commit is on disk, whole, when Commit returns, or is not there at all: a batch that a crash cut short is dropped when the
 // file is opened, and one that is damaged with whole ones after it is an error. No page that was altered, moved or taken from another
-// file is ever returned. What cannot be told from a crash is the removal of the last batches of a file that was not closed.
+// file is ever returned. What cannot be told from a crash is the removal of the last batches of a file that was not closed: who keeps the
+// Root of a file elsewhere, and opens it with OpenAfter, finds that batches are missing which that Root counted, and that the file is an older copy.
 //
 // A File is used by one goroutine at a time. It knows nothing of SQL. Callers: sqlgrant.
 package sealedfile
@@ -52,7 +53,19 @@ var (
 	ErrDamaged = errors.New("the file is damaged")
 	// ErrBroken says that a write failed such that only opening the file again tells what it holds.
 	ErrBroken = errors.New("an earlier write failed")
+	// ErrRolledBack says that the file is whole, and older than it was known to be, or not there any more.
+	ErrRolledBack = errors.New("the file is an older one")
 )
+
+// Root says which commit a file has come to, and what all its batches were until then. The number only grows, also when pages move to a new
+// file; the zero Root is that of no file.
+type Root struct {
+	Seq   uint64
+	Chain [sha256.Size]byte
+}
+
+// outrun is how much higher the next number is after Outrun: more than an older file can have got to.
+const outrun = 1 << 32
 
 // Sealer seals and opens what is stored; *keyring.Sealer is one.
 type Sealer interface {
@@ -74,6 +87,8 @@ type File struct {
 	end   int64               // of the last batch
 	clean bool                // that batch says that the file was closed
 	err   error               // why the file is broken
+	root  Root                // of what is known to be on the disk
+	jump  uint64              // the number of the next batch, when it is not the next number
 
 	damage error // of the page that was last found damaged
 
@@ -98,14 +113,24 @@ type head struct {
 	chain [sha256.Size]byte // before it
 	// last says that a commit ends with this batch, and closed that the file was closed after it.
 	last, closed bool
-	size         uint32
-	pages        []uint32
-	length       int32 // of each sealed page
+	// begins says that the batch is the first of a new file that goes on with the numbers of another, and jumps that numbers before it are left out.
+	begins, jumps bool
+	size          uint32
+	pages         []uint32
+	length        int32 // of each sealed page
 }
 
 // Open opens or makes the file at path. Its content opens only under the same name.
 func Open(path, name string, sealer Sealer) (*File, error) {
+	return OpenAfter(path, name, sealer, Root{})
+}
+
+// OpenAfter is Open for a file that had come to a Root: one that has not, or is not there, is ErrRolledBack and is left as it is.
+func OpenAfter(path, name string, sealer Sealer, known Root) (*File, error) {
 	f, err := os.OpenFile(path, os.O_RDWR, 0o600)
+	if errors.Is(err, fs.ErrNotExist) && known != (Root{}) {
+		return nil, fmt.Errorf("%w: it is not there", ErrRolledBack)
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		f, err = create(path, name, sealer)
 	}
@@ -113,7 +138,7 @@ func Open(path, name string, sealer Sealer) (*File, error) {
 		return nil, err
 	}
 	s := &File{path: path, name: name, sealer: sealer, f: f, pages: map[uint32]position{}, pending: map[uint32][]byte{}}
-	if err := s.load(); err != nil {
+	if err := s.load(known); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	s.newSize, s.cut = s.size, s.size
@@ -143,7 +168,7 @@ func create(path, name string, sealer Sealer) (*os.File, error) {
 }
 
 // load reads the heads of all batches, and drops what a crash cut short.
-func (s *File) load() error {
+func (s *File) load(known Root) error {
 	stat, err := s.f.Stat()
 	if err != nil {
 		return err
@@ -152,7 +177,11 @@ func (s *File) load() error {
 	at := int64(0)
 	for at < stat.Size() {
 		b, err := s.readBatch(at, stat.Size())
-		if err == nil && b.head.seq != s.seq+1 || err == nil && b.head.chain != s.chain {
+		if err == nil && at == 0 && b.head.begins && b.head.seq > 0 {
+			s.seq, s.chain = b.head.seq-1, b.head.chain
+		}
+		inOrder := b.head.seq == s.seq+1 || b.head.jumps && b.head.seq > s.seq
+		if err == nil && (!inOrder || b.head.chain != s.chain || at > 0 && b.head.begins) {
 			err = fmt.Errorf("%w: batch %d is out of order", ErrDamaged, b.head.seq)
 		}
 		// The last batch is verified as a whole: pages of it may be missing although it has its length.
@@ -172,6 +201,9 @@ func (s *File) load() error {
 			break
 		}
 		s.seq, s.chain, s.clean = b.head.seq, b.chain, b.head.closed
+		if s.seq == known.Seq && s.chain != known.Chain {
+			return fmt.Errorf("%w: commit %d is another than it was", ErrRolledBack, s.seq)
+		}
 		commit = append(commit, b)
 		at = b.end
 		if b.head.last {
@@ -182,10 +214,35 @@ func (s *File) load() error {
 	if len(commit) > 0 { // begun and not completed
 		s.seq, s.chain, s.clean = commit[0].head.seq-1, commit[0].head.chain, false
 	}
-	if s.end == stat.Size() {
-		return nil
+	if s.seq < known.Seq {
+		return fmt.Errorf("%w: it ends with commit %d, and had come to %d", ErrRolledBack, s.seq, known.Seq)
 	}
-	return errors.Join(s.f.Truncate(s.end), s.f.Sync())
+	if s.end < stat.Size() {
+		if err := s.f.Truncate(s.end); err != nil {
+			return err
+		}
+	}
+	if !s.clean {
+		// What a process that was killed had written is read, and may not be on the disk yet: nobody is told of a Root that a power cut could take back.
+		if err := errors.Join(s.f.Sync(), syncDir(filepath.Dir(s.path))); err != nil {
+			return err
+		}
+	}
+	s.root = Root{s.seq, s.chain}
+	return nil
+}
+
+// Root returns what the file has come to, as far as it is on the disk for good. It may be asked for after Close, too.
+func (s *File) Root() Root { return s.root }
+
+// Outrun has the file go on with numbers that are higher than any that a Root known before counted: what was newer than it can never take its
+// place again. It is for a file that is older on purpose.
+func (s *File) Outrun(known Root) error {
+	if s.err != nil {
+		return s.err
+	}
+	s.jump = max(s.seq, known.Seq) + outrun
+	return s.append(s.f, s.size, nil, false, nil)
 }
 
 // batch is a batch in the file.
@@ -392,7 +449,10 @@ func (s *File) append(f *os.File, size uint32, pages []uint32, closed bool, cont
 	var batches []batch
 	for first := true; first || len(pages) > 0; first = false {
 		n := min(len(pages), maxBatch)
-		h := head{seq: seq + 1, chain: chain, last: n == len(pages), closed: closed, size: size, pages: pages[:n]}
+		h := head{seq: seq + 1, chain: chain, last: n == len(pages), closed: closed, begins: at == 0 && seq > 0, size: size, pages: pages[:n]}
+		if first && s.jump > seq {
+			h.seq, h.jumps = s.jump, true
+		}
 		_, _ = rand.Read(h.id[:]) // documented to never fail
 		b, err := s.write(f, at, h, content)
 		if err != nil {
@@ -406,7 +466,8 @@ func (s *File) append(f *os.File, size uint32, pages []uint32, closed bool, cont
 		}
 		seq, chain, at, pages = h.seq, b.chain, b.end, pages[n:]
 	}
-	s.seq, s.chain, s.clean = seq, chain, closed
+	s.seq, s.chain, s.clean, s.jump = seq, chain, closed, 0
+	s.root = Root{seq, chain}
 	s.apply(batches...)
 	return nil
 }
@@ -459,6 +520,7 @@ func (s *File) compact() error {
 		return err
 	}
 	to := &File{path: s.path, name: s.name, sealer: s.sealer, f: f, pages: map[uint32]position{}, pending: map[uint32][]byte{}, newSize: s.size, cut: s.size}
+	to.seq, to.chain = s.seq, s.chain // the numbers go on
 	pages := make([]uint32, 0, len(s.pages))
 	for page := range s.pages {
 		pages = append(pages, page)
@@ -471,11 +533,14 @@ func (s *File) compact() error {
 	if err != nil {
 		return errors.Join(err, f.Close(), os.Remove(temp))
 	}
-	old := s.f
+	old, moved := s.f, to.root
+	to.root = s.root
 	*s = *to
 	// Until the folder is synced a crash may bring the old file back, which holds the same; later commits must not be lost with it.
 	if err := syncDir(filepath.Dir(s.path)); err != nil {
 		s.err = fmt.Errorf("%w: %w", ErrBroken, err)
+	} else {
+		s.root = moved
 	}
 	return errors.Join(s.err, old.Close())
 }
@@ -518,6 +583,12 @@ func (h head) append(dst []byte) []byte {
 	if h.closed {
 		flags |= 2
 	}
+	if h.begins {
+		flags |= 4
+	}
+	if h.jumps {
+		flags |= 8
+	}
 	dst = append(dst, flags)
 	dst = binary.BigEndian.AppendUint32(dst, h.size)
 	dst = binary.BigEndian.AppendUint32(dst, uint32(h.length))
@@ -539,7 +610,7 @@ func parseHead(b []byte) (head, error) {
 	copy(h.id[:], b[8:])
 	copy(h.chain[:], b[24:])
 	b = b[24+sha256.Size:]
-	h.last, h.closed = b[0]&1 != 0, b[0]&2 != 0
+	h.last, h.closed, h.begins, h.jumps = b[0]&1 != 0, b[0]&2 != 0, b[0]&4 != 0, b[0]&8 != 0
 	h.size, h.length = binary.BigEndian.Uint32(b[1:]), int32(binary.BigEndian.Uint32(b[5:]))
 	count := binary.BigEndian.Uint32(b[9:])
 	b = b[13:]
