@@ -307,10 +307,10 @@ func (s *Set) explain(ctx context.Context, g *gated, call *Call, err error) erro
 		return p
 	}
 	switch {
-	case errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil: // not that of the invocation
 		return problem.New(problem.Timeout, "grant.timeout", "the grant %q gave no answer within %s", g.name, g.grant.Limits.Timeout)
-	case errors.Is(err, context.Canceled):
-		return problem.New(problem.Unavailable, "grant.canceled", "the use of the grant %q was abandoned", g.name)
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return problem.New(problem.Unavailable, "grant.canceled", "the use of the grant %q was abandoned: the invocation is over", g.name)
 	}
 	s.cfg.Logger.ErrorContext(ctx, "use of a grant", "function", string(s.function), "grant", g.name, "op", call.Op, "error", err)
 	return problem.From(err)

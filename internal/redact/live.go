@@ -71,8 +71,8 @@ func (l *Live) drop(key string) {
 	delete(l.values, key)
 }
 
-// Text returns a text without the values.
-func (l *Live) Text(text string) string {
+// Cut returns a text without the values, and without the beginning of one that the text ends with: it may have been cut off there.
+func (l *Live) Cut(text string) string {
 	if l == nil {
 		return text
 	}
@@ -80,7 +80,7 @@ func (l *Live) Text(text string) string {
 	if made == nil {
 		made = l.make()
 	}
-	return made.set.Text(text)
+	return made.set.Cut(text)
 }
 
 func (l *Live) make() *madeSet {

@@ -15,19 +15,20 @@ func TestLive(t *testing.T) {
 	var nothing *redact.Live
 	nothing.Put("a", []byte("value-of-nothing"))
 	nothing.Drop("a")
-	if got := nothing.Text("value-of-nothing"); got != "value-of-nothing" {
+	if got := nothing.Cut("value-of-nothing"); got != "value-of-nothing" {
 		t.Errorf("nil: %q", got)
 	}
 	var l redact.Live
 	wants := func(text, want string) {
 		t.Helper()
-		if got := l.Text(text); got != want {
-			t.Errorf("Text(%q) = %q; want %q", text, got, want)
+		if got := l.Cut(text); got != want {
+			t.Errorf("Cut(%q) = %q; want %q", text, got, want)
 		}
 	}
 	wants("first-value second-value", "first-value second-value")
 	l.Put("a", []byte("first-value"))
 	wants("first-value second-value", "[redacted] second-value")
+	wants("ends with first-va", "ends with [redacted]")
 	l.Put("b", []byte("second-value"))
 	wants("first-value second-value", "[redacted] [redacted]")
 	l.Put("a", []byte("third-value"))
@@ -54,8 +55,8 @@ func TestLiveRace(t *testing.T) {
 			for n := range 50 {
 				key := fmt.Sprint(i, n%3)
 				l.Put(key, fmt.Appendf(nil, "a-value-%d-%d", i, n))
-				if got := l.Text("the-value-that-stays"); got != redact.Mask {
-					t.Errorf("Text() = %q", got)
+				if got := l.Cut("the-value-that-stays"); got != redact.Mask {
+					t.Errorf("Cut() = %q", got)
 				}
 				l.Drop(key)
 			}

@@ -407,7 +407,7 @@ func TestHidden(t *testing.T) {
 	w.set(t, "key", "hunter-one")
 	wants := func(when, want string) {
 		t.Helper()
-		if got := w.hidden.Text("panic: hunter-one, hunter-two"); got != want {
+		if got := w.hidden.Cut("panic: hunter-one, hunter-two"); got != want {
 			t.Errorf("%s: %q; want %q", when, got, want)
 		}
 	}

@@ -137,7 +137,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return errors.New("BUG: a server runs with doubles of grants")
 	}
 	s := &server{cfg: cfg, dir: cfg.Settings.DataDir, started: time.Now().UTC(), metrics: telemetry.NewMetrics(cfg.Version)}
-	if s.log, err = telemetry.Logger(cfg.Log, cfg.Settings.Log.Format, cfg.Settings.Log.Level, s.hidden.Text); err != nil {
+	if s.log, err = telemetry.Logger(cfg.Log, cfg.Settings.Log.Format, cfg.Settings.Log.Level, s.hidden.Cut); err != nil {
 		return fmt.Errorf("configure log: %w", err)
 	}
 	defer func() { err = errors.Join(err, s.close()) }()

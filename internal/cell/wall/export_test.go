@@ -221,3 +221,6 @@ func (e *Engine) Lose() {
 		l.kill()
 	}
 }
+
+// Relay logs what a worker writes to stderr.
+func Relay(from io.Reader, log *slog.Logger) { relay(from, log) }

@@ -40,13 +40,19 @@ const (
 	maxTalkLines = 200     // in number; the rest is read and dropped
 )
 
-// relay logs what a worker writes to stderr, line by line.
+// relay logs what a worker writes to stderr, line by line. The rest of a line that is too long is left out: the log takes a secret out of each line
+// by itself, and the second half of one would be nothing that it knows.
 func relay(from io.Reader, log *slog.Logger) {
 	in := bufio.NewReaderSize(from, maxTalkLine)
-	for n := 0; ; {
+	n, within := 0, false // within a line whose beginning was logged
+	for {
 		text, more, err := in.ReadLine()
 		if err != nil {
 			return
+		}
+		rest := within
+		if within = more; rest {
+			continue
 		}
 		if n++; n > maxTalkLines {
 			continue

@@ -225,7 +225,8 @@ func (d *desk) do(spec *cell.GrantSpec, number uint32, use cell.GrantUse) {
 	a := d.ask(spec, use)
 	d.mu.Lock()
 	delete(d.begun, number)
-	over := d.over
+	// When the time of the invocation is over, its worker ends it, and its function is not to take that for an answer that it can handle.
+	over := d.over || errors.Is(d.ctx().Err(), context.DeadlineExceeded)
 	d.wait(false)
 	d.mu.Unlock()
 	if !over {

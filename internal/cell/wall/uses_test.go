@@ -62,6 +62,17 @@ func TestGrantsAcrossTheWall(t *testing.T) {
 			if _, _, err := f.Invoke(ctx, in); code(err) != "cell.canceled" && code(err) != "cell.function_failed" {
 				t.Errorf("Invoke of a caller who is gone = %v, want cell.canceled", err)
 			}
+			limits.Timeout = 20 * time.Millisecond
+			late := load(t, e, spec, limits)
+			in.Use = func(ctx context.Context, _ cell.GrantUse) cell.GrantAnswer {
+				<-ctx.Done()
+				return cell.FailedUse(problem.New(problem.Timeout, "grant.test", "late"))
+			}
+			for range 50 {
+				if _, _, err := late.Invoke(t.Context(), in); code(err) != "cell.timeout" {
+					t.Errorf("Invoke of what waits for longer than it may = %v, want cell.timeout", err)
+				}
+			}
 			if r := e.State().Restarts; r != 0 {
 				t.Errorf("%d workers were lost", r)
 			}
