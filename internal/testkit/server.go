@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -72,25 +73,25 @@ func Start(t testing.TB, binary, dataDir string, extra ...string) *Server {
 // TryStart is Start for a server that may not come up; the error holds what it printed.
 func TryStart(t testing.TB, binary, dataDir string, extra ...string) (*Server, error) {
 	t.Helper()
-	return run(t, binary, append([]string{"server", "--data-dir", dataDir}, extra...)...)
+	return run(t, binary, []string{"server", "--data-dir", dataDir}, extra)
 }
 
 // StartDev starts `sallyport dev` for the app in a folder and waits until the app was applied. It is killed when the test ends, if it
 // still runs.
 func StartDev(t testing.TB, binary, app string, extra ...string) *Server {
 	t.Helper()
-	s, err := run(t, binary, append([]string{"dev", app}, extra...)...)
+	s, err := run(t, binary, []string{"dev", app}, extra)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return s
 }
 
-// run starts a command that listens, on a port that it chooses.
-func run(t testing.TB, binary string, args ...string) (*Server, error) {
+// run starts a command that listens, on a port that it chooses unless extra names one.
+func run(t testing.TB, binary string, command, extra []string) (*Server, error) {
 	t.Helper()
 	readyFile := filepath.Join(t.TempDir(), "ready.json")
-	args = append(args, "--listen", "127.0.0.1:0", "--ready-file", readyFile)
+	args := slices.Concat(command, []string{"--listen", "127.0.0.1:0", "--ready-file", readyFile}, extra)
 	s := &Server{cmd: exec.Command(binary, args...), output: &syncBuffer{}, exited: make(chan struct{})}
 	s.cmd.Stdout, s.cmd.Stderr = s.output, s.output
 	began := time.Now()
