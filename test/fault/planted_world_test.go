@@ -276,7 +276,7 @@ func (w *planted) database(conn net.Conn) {
 		}
 		var answer []byte
 		switch {
-		case kind == 'P' && bytes.Contains(start, []byte("\x00statement\x00")):
+		case kind == 'P' && !w.lenient.Load() && bytes.Contains(start, []byte("\x00statement\x00")):
 			answer = refusal("42601")
 		case kind == 'P':
 			answer = pgMessage('1')

@@ -27,7 +27,7 @@ type keyService struct {
 	*httptest.Server
 	mu      sync.Mutex
 	keys    []string // all that were installed, the newest last
-	refused int
+	refused []string
 	// strike is called once, by the request whose path and moment it names.
 	path   string
 	after  bool
@@ -71,8 +71,10 @@ func (s *keyService) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.keys = append(s.keys, key)
 	}
 	ok := slices.Contains(s.keys[max(0, len(s.keys)-acceptedKeys):], key)
-	if !ok {
-		s.refused++
+	// A step that a kill interrupted is made again after the restart, by the event that it was and by the rotation itself: the later of them may try the
+	// next pending key before it is installed. Nothing comes of it, so it is no refusal that counts.
+	if again := r.URL.Path == "/attempt" && !slices.Contains(s.keys, key); !ok && !again {
+		s.refused = append(s.refused, fmt.Sprintf("%s %s with key %d of %d", r.Method, r.URL.Path, slices.Index(s.keys, key), len(s.keys)))
 	}
 	s.mu.Unlock()
 	if !ok {
@@ -248,8 +250,8 @@ func TestRotationAcrossKills(t *testing.T) {
 		t.Errorf("after all: %d %s", a.Status, a.Body)
 	}
 	stop()
-	if len(w.wrong) > 0 || w.service.refused > 0 || w.served == 0 {
-		t.Errorf("%d calls were served, the service refused %d, and these failed: %q", w.served, w.service.refused, w.wrong)
+	if len(w.wrong) > 0 || len(w.service.refused) > 0 || w.served == 0 {
+		t.Errorf("%d calls were served, the service refused %q, and these failed: %q", w.served, w.service.refused, w.wrong)
 	}
 	t.Logf("%d rotations, %d calls served", rotations, w.served)
 	w.now().Kill()
