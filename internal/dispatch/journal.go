@@ -14,7 +14,7 @@ import (
 )
 
 // An entry of the journal begins with its kind. Entries are written in the order of what they tell,
-// so any prefix of the journal is a state that once was.
+// but for deliveries that have nothing to do with each other, so any prefix of the journal is a state that could have been.
 const (
 	entryChunk   = 'C' // number of the append, to tell one that was written twice
 	entryWay     = 'W' // a batch has nothing live any more
