@@ -64,7 +64,7 @@ func doMain(args []string, stdout, stderr io.Writer) int {
 	flags.StringVar(&o.binary, "binary", "", "the sallyport `file` to measure (default: built from this checkout)")
 	flags.StringVar(&o.dir, "dir", "", "`folder` for the data of the run, on the disk to measure (default: a new one in the temporary folder)")
 	flags.StringVar(&o.json, "json", "", "write the results to `file` too")
-	flags.StringVar(&o.only, "only", "a,b,c,d,start,cell,workerd,kept,wake,deploy,restart,idle,wall,fair,beside,gate", "which measures to take")
+	flags.StringVar(&o.only, "only", "a,b,c,d,start,cell,workerd,kept,wake,deploy,restart,idle,wall,fair,beside,gate,grants", "which measures to take")
 	flags.IntVar(&o.rounds, "rounds", 3, "how often each pair is measured, in turn")
 	flags.DurationVar(&o.duration, "duration", 4*time.Second, "how long one measurement lasts")
 	flags.IntVar(&o.clients, "clients", 64, "keep-alive connections")
@@ -102,6 +102,9 @@ func run(ctx context.Context, o options, stdout, stderr io.Writer) (err error) {
 		if err := build.Run(); err != nil {
 			return fmt.Errorf("build sallyport: %w", err)
 		}
+	}
+	if o.binary, err = filepath.Abs(o.binary); err != nil { // some of what starts it is elsewhere
+		return err
 	}
 	if err := pinSelf(loadCPU); err != nil {
 		return fmt.Errorf("pin the load generator: %w", err)
