@@ -187,17 +187,7 @@ func (r *BlobReader) Read(p []byte) (int, error) {
 }
 
 // Delete deletes an object, and reports whether there was one.
-func (b Blob) Delete(name string) (bool, error) {
-	a, err := b.c.Call(b.grant, "delete", blobWire{Name: name}, nil)
-	if err != nil {
-		return false, err
-	}
-	var r struct {
-		Deleted bool `json:"deleted"`
-	}
-	err = a.Decode(&r)
-	return r.Deleted, err
-}
+func (b Blob) Delete(name string) (bool, error) { return remove(b.c, b.grant, blobWire{Name: name}) }
 
 // List yields what objects there are whose names begin with a prefix, in order. An error ends it.
 func (b Blob) List(prefix string) iter.Seq2[BlobInfo, error] {

@@ -114,15 +114,16 @@ func (k KV) put(op string, w kvWire, value any) (set bool, version uint64, err e
 }
 
 // Delete deletes what a key has, and reports whether there was something.
-func (k KV) Delete(key string) (bool, error) { return k.delete(kvWire{Key: key}) }
+func (k KV) Delete(key string) (bool, error) { return remove(k.c, k.grant, kvWire{Key: key}) }
 
 // DeleteVersion is Delete for a key whose value has a version.
 func (k KV) DeleteVersion(key string, version uint64) (bool, error) {
-	return k.delete(kvWire{Key: key, Version: &version})
+	return remove(k.c, k.grant, kvWire{Key: key, Version: &version})
 }
 
-func (k KV) delete(w kvWire) (bool, error) {
-	a, err := k.c.Call(k.grant, "delete", w, nil)
+// remove deletes what a request names, and reports whether there was something.
+func remove(c *Context, grant string, request any) (bool, error) {
+	a, err := c.Call(grant, "delete", request, nil)
 	if err != nil {
 		return false, err
 	}
