@@ -145,24 +145,14 @@ func (d *document) err() error {
 	return problem.New(problem.Invalid, codeInvalid, "%s %s", d.file, what).WithFaults(d.faults...)
 }
 
-// FaultIn is FaultAt for a statement of SQL: the fault begins at a byte of it. A key of a list is the number of an item, from 0, and of a table that is a
-// named statement the statement in it is meant.
+// FaultIn is FaultAt for a statement of SQL: the fault begins at a byte of it. Of a table that is a named statement
+// the statement in it is meant.
 func FaultIn(file string, text []byte, detail, statement string, offset int, key ...string) problem.Fault {
 	d, err := open(file, text)
 	if err != nil {
 		return problem.Fault{File: file, Detail: detail}
 	}
-	n := d.root
-	for _, k := range key {
-		child := n.members[k]
-		if i, err := strconv.Atoi(k); child == nil && err == nil && i >= 0 && i < len(n.items) {
-			child = n.items[i]
-		}
-		if child == nil {
-			break
-		}
-		n = child
-	}
+	n := d.root.nearest(key)
 	if of := n.members["statement"]; of != nil {
 		n = of
 	}
@@ -182,15 +172,22 @@ func FaultAt(file string, text []byte, detail string, key ...string) problem.Fau
 	if err != nil {
 		return problem.Fault{File: file, Detail: detail}
 	}
-	n := d.root
+	f := d.mark(d.root.nearest(key).value)
+	f.Detail = detail
+	return f
+}
+
+// nearest returns what is at a key below n, or the nearest around it. A key of a list is the number of an item, from 0.
+func (n *node) nearest(key []string) *node {
 	for _, k := range key {
 		child := n.members[k]
+		if i, err := strconv.Atoi(k); child == nil && err == nil && i >= 0 && i < len(n.items) {
+			child = n.items[i]
+		}
 		if child == nil {
 			break
 		}
 		n = child
 	}
-	f := d.mark(n.value)
-	f.Detail = detail
-	return f
+	return n
 }

@@ -270,7 +270,7 @@ type (
 
 // entry returns what a set would store.
 func (d *door) entry(key string, r *request, call *grant.Call) (*entry, error) {
-	// No bytes and none are the same on the way from a worker: without a value the body counts, which may be empty, and beside one only when it is not.
+	// To a module no bytes and none are the same: without a value the body counts, which may be empty, and beside one only when it is not.
 	e := &entry{key: key, value: r.Value, binary: r.Value == nil}
 	if e.binary {
 		e.value = call.Body
