@@ -78,7 +78,13 @@ func Manifest(dir string) (*manifest.App, error) {
 func openApp(dir string) (*os.Root, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
-		return nil, problem.New(problem.NotFound, "bundle.no_app", "the folder %s cannot be opened", dir).
+		what := "the folder %s cannot be opened"
+		if st, statErr := os.Stat(dir); statErr == nil && !st.IsDir() {
+			what = "%s is a file, and no folder with an app"
+		} else if errors.Is(statErr, fs.ErrNotExist) {
+			what = "there is no folder %s"
+		}
+		return nil, problem.New(problem.NotFound, "bundle.no_app", what, dir).
 			WithHint("name the app's folder, or make one with `sallyport init`").WithCause(err)
 	}
 	return root, nil
