@@ -107,13 +107,14 @@ func (a *app) warnUnused(b *loaded) {
 	a.warnOf(idle.Unnamed, "take it out of the manifest, unless the module makes up the name when it runs")
 }
 
-// warnOf shows places in the manifest, and what to do about them.
+// warnOf says what to do, and shows the places in the manifest that it is about.
 func (a *app) warnOf(faults []problem.Fault, what string) {
+	if len(faults) == 0 {
+		return
+	}
+	a.say("warning: %s", what)
 	for _, f := range faults {
 		place(a.env.Stderr, fieldError(f), "", "")
-	}
-	if len(faults) > 0 {
-		a.say("warning: %s", what)
 	}
 }
 
