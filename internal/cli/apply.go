@@ -14,6 +14,7 @@ import (
 	"sallyport/client"
 	"sallyport/internal/bundle"
 	"sallyport/internal/manifest"
+	"sallyport/internal/problem"
 	"sallyport/internal/scaffold"
 )
 
@@ -120,12 +121,18 @@ func (a *app) warnUnused(b *loaded) {
 	if a.quiet {
 		return
 	}
-	unused := bundle.Unused(b.Bundle, b.app)
-	if len(unused) == 0 {
+	idle := bundle.IdleGrants(b.Bundle, b.app)
+	a.warnOf(idle.Unused, "take out of the manifest what is not used")
+	a.warnOf(idle.Unnamed, "take it out of the manifest, unless the module makes up the name when it runs")
+}
+
+// warnOf says what to do, and shows the places in the manifest that it is about.
+func (a *app) warnOf(faults []problem.Fault, what string) {
+	if len(faults) == 0 {
 		return
 	}
-	a.say("warning: take out of the manifest what is not used")
-	for _, f := range unused {
+	a.say("warning: %s", what)
+	for _, f := range faults {
 		place(a.env.Stderr, fieldError(f), "", "")
 	}
 }
