@@ -36,7 +36,7 @@ func (t *table) secretGrant(g *Grant) {
 		ref, err := ident.ParseSecretRef(text)
 		switch {
 		case err != nil:
-			t.fault(KindSecret, "%s", words(err))
+			t.fault(KindSecret, `want a secret's name, and perhaps its version, such as "secret:stripe-key" or "secret:stripe-key@3"`)
 		case !ref.Own():
 			t.fault(KindSecret, `a manifest names secrets of its namespace only: link this one to a name (sallyport secret link NAME %s) and write "secret:NAME"`, ref)
 		}
