@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -12,6 +13,7 @@ import (
 
 	"sallyport/api"
 	"sallyport/internal/cell"
+	"sallyport/internal/grant"
 	"sallyport/internal/ident"
 	"sallyport/internal/manifest"
 )
@@ -45,62 +47,65 @@ func (d *Deployer) Apply(ctx context.Context, by ident.PrincipalID, ns ident.Nam
 	}
 	at := &attempt{by: by, ns: ns, manifest: m, bundle: bundle, dryRun: dryRun, may: may}
 	for {
-		plan, again, err := d.applyLoaded(ctx, at)
-		if !again {
+		plan, err := d.applyOnce(ctx, at)
+		if !errors.Is(err, errOvertaken) {
 			return plan, err
 		}
 	}
 }
 
-// applyLoaded is Apply with modules that are loaded while nobody waits for d.mu: what a module does before its first event may take as long as
-// its function's timeout, and nobody else's app, pause or namespace has anything to do with that. again says that the app became another one meanwhile.
-func (d *Deployer) applyLoaded(ctx context.Context, at *attempt) (plan *api.Plan, again bool, err error) {
-	revision, ready, err := d.ahead(ctx, at)
+// errOvertaken says that the app became another one while its next revision was being prepared: it is to be prepared again.
+var errOvertaken = errors.New("BUG: an app that was overtaken is to be prepared again")
+
+// applyOnce is Apply, but fails with errOvertaken when it was.
+func (d *Deployer) applyOnce(ctx context.Context, at *attempt) (*api.Plan, error) {
+	revision, err := d.ahead(ctx, at)
+	defer at.drop()
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
-	at.ready = ready
-	defer func() {
-		for _, m := range at.ready { // that were not taken
-			m.retire()
-		}
-	}()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.revision(at.ns, at.manifest.Name) != revision {
-		return nil, true, nil
+		return nil, errOvertaken
 	}
-	plan, err = d.apply(ctx, at)
-	return plan, false, err
+	return d.apply(ctx, at)
 }
 
-// ahead loads the modules that apply will need, and returns the revision of the app for which that holds.
-func (d *Deployer) ahead(ctx context.Context, at *attempt) (revision int, ready map[ident.FunctionName]*moduleHandle, err error) {
+// ahead does what apply needs and others are not to wait for at d.mu: it loads the modules, which may take as long as the functions' timeouts before
+// their first events, and asks databases, which may not answer. It returns the revision of the app for which that holds. The attempt's drop MUST be called.
+func (d *Deployer) ahead(ctx context.Context, at *attempt) (revision int, err error) {
 	d.mu.Lock()
 	err = d.checkNames(at.ns, at.manifest)
 	old := d.apps[at.ns][at.manifest.Name]
 	d.mu.Unlock()
 	if err != nil {
-		return 0, nil, err
+		return 0, err
 	}
 	if old != nil {
 		revision = old.stored.Revision
 	}
-	ready = map[ident.FunctionName]*moduleHandle{}
+	at.ready = map[ident.FunctionName]*moduleHandle{}
 	load := func(f *Function) (*moduleHandle, error) {
 		m, err := d.load(ctx, at.ns, f, at.bundle.Modules[string(f.Name)])
 		if err == nil {
-			ready[f.Name] = m
+			at.ready[f.Name] = m
 		}
 		return m, err
 	}
-	if _, _, err := d.build(at, old, load); err != nil {
-		for _, m := range ready {
-			m.retire()
-		}
-		return 0, nil, err
+	next, _, err := d.build(at, old, load)
+	if err != nil {
+		return 0, err
 	}
-	return revision, ready, nil
+	return revision, d.askAhead(ctx, at, old, next)
+}
+
+// drop gives up the modules that were not taken.
+func (at *attempt) drop() {
+	for _, m := range at.ready {
+		m.retire()
+	}
+	at.ready = nil
 }
 
 // take returns a module that was loaded ahead, or loads it.
@@ -122,6 +127,8 @@ type attempt struct {
 	may      Consent
 	// ready are modules of the bundle that are loaded already.
 	ready map[ident.FunctionName]*moduleHandle
+	// asked is what databases said of the bundle's grants.
+	asked map[grantName]grant.Checked
 	// approved is who approved it, nil when nobody did.
 	approved *api.FunctionApproval
 }
@@ -145,25 +152,20 @@ func (d *Deployer) apply(ctx context.Context, at *attempt) (*api.Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	plan := &api.Plan{App: string(m.Name), Revision: next.stored.Revision, Changes: diff(old, next)}
-	plan.Grants = append(permissions(old, next), d.unused(ns, old, next, time.Now())...)
+	plan, same, err := d.plan(ctx, at, old, next)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkGrants(at, plan, old, next); err != nil {
+		return nil, err
+	}
 	waits, _ := d.pending(ns, plan.App)
-	if len(plan.Changes) == 0 && old != nil && at.approved == nil {
-		if err := d.checkGrants(ctx, at, plan, old, next); err != nil {
-			return nil, err
-		}
+	if same {
 		plan.Revision, plan.Applied = old.stored.Revision, !at.dryRun
 		if waits != nil && !at.dryRun {
 			plan.Supersedes = d.close(ctx, ns, waits, api.ApprovalSuperseded, nil).ID
 		}
 		return plan, nil
-	}
-	if err := d.check(ctx, at, plan, old, next); err != nil {
-		return nil, err
-	}
-	plan.NeedsApproval = at.approved == nil && gains(plan.Grants) && d.demands(ns)
-	if err := d.checkGrants(ctx, at, plan, old, next); err != nil {
-		return nil, err
 	}
 	switch {
 	case at.dryRun:
@@ -192,6 +194,20 @@ func (d *Deployer) apply(ctx context.Context, at *attempt) (*api.Plan, error) {
 		d.settle(ctx, ns) // it is about another difference now
 	}
 	return plan, nil
+}
+
+// plan says what would change, and fails when it must not; same says that nothing would. d.mu is held.
+func (d *Deployer) plan(ctx context.Context, at *attempt, old, next *app) (plan *api.Plan, same bool, err error) {
+	plan = &api.Plan{App: string(next.name), Revision: next.stored.Revision, Changes: diff(old, next)}
+	plan.Grants = append(permissions(old, next), d.unused(at.ns, old, next, time.Now())...)
+	if len(plan.Changes) == 0 && old != nil && at.approved == nil {
+		return plan, true, nil
+	}
+	if err := d.check(ctx, at, plan, old, next); err != nil {
+		return nil, false, err
+	}
+	plan.NeedsApproval = at.approved == nil && gains(plan.Grants) && d.demands(at.ns)
+	return plan, false, nil
 }
 
 // check returns why what was built must not become active.

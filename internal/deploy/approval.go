@@ -365,21 +365,23 @@ func (d *Deployer) Approve(ctx context.Context, by ident.PrincipalID, ns ident.N
 	if err := checkReason(req.Reason); err != nil {
 		return nil, err
 	}
+	for {
+		out, err := d.approveOnce(ctx, by, ns, id, req, may)
+		if !errors.Is(err, errOvertaken) {
+			return out, err
+		}
+	}
+}
+
+// approveOnce is Approve, but fails with errOvertaken as applyOnce does.
+func (d *Deployer) approveOnce(ctx context.Context, by ident.PrincipalID, ns ident.Namespace, id string, req api.ApprovalRequest, may Consent) (*api.Approval, error) {
 	d.mu.Lock()
-	defer d.mu.Unlock()
-	a, err := d.undecided(ns, id)
-	if err != nil {
-		return nil, err
+	var bundle *api.Bundle
+	a, err := d.waiting(ctx, ns, id, req.Digest)
+	if err == nil {
+		bundle, err = d.bundleOf(ctx, a) // which goes once somebody has decided
 	}
-	if subtle.ConstantTimeCompare([]byte(req.Digest), []byte(a.Digest)) != 1 {
-		return nil, problem.New(problem.Conflict, "approval.other_digest", "the digest is not that of the approval %s", id).
-			WithHint("see what waits, and its digest, with `sallyport approval get %s`", id)
-	}
-	// What approved the revision that is active now is noted there until the next approval: it must be in the store before.
-	if d.settle(ctx, ns); slices.ContainsFunc(d.approvals.list(ns), func(o *approval) bool { return o.dirty }) {
-		return nil, unavailable(errors.New("an approval before this one could not be stored"))
-	}
-	bundle, err := d.bundleOf(ctx, a)
+	d.mu.Unlock()
 	if err != nil {
 		return nil, err
 	}
@@ -389,15 +391,46 @@ func (d *Deployer) Approve(ctx context.Context, by ident.PrincipalID, ns ident.N
 	}
 	now := time.Now().UTC().Truncate(time.Second)
 	given := &api.FunctionApproval{ID: a.ID, Digest: a.Digest, AppliedBy: a.AppliedBy, ApprovedBy: string(by), Approved: now, Reason: req.Reason}
-	plan, err := d.apply(ctx, &attempt{by: ident.PrincipalID(a.AppliedBy), ns: ns, manifest: m, bundle: bundle, may: may, approved: given})
+	at := &attempt{by: ident.PrincipalID(a.AppliedBy), ns: ns, manifest: m, bundle: bundle, may: may, approved: given}
+	revision, err := d.ahead(ctx, at)
+	defer at.drop()
+	if err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if a, err = d.waiting(ctx, ns, id, req.Digest); err != nil {
+		return nil, err // somebody was quicker
+	}
+	if d.revision(ns, m.Name) != revision {
+		return nil, errOvertaken
+	}
+	plan, err := d.apply(ctx, at)
 	if err != nil {
 		return nil, err
 	}
 	d.cfg.Logger.InfoContext(ctx, "an app was approved and is active", slog.String("namespace", string(ns)), slog.String("app", a.App), slog.Int("revision", plan.Revision),
 		slog.String("approval", a.ID), slog.String("digest", a.Digest), slog.String("applied_by", a.AppliedBy), slog.String("by", string(by)))
-	out := d.close(ctx, ns, a, api.ApprovalApproved, func(c *approval) { c.decidedLike(given) })
+	closed := d.close(ctx, ns, a, api.ApprovalApproved, func(c *approval) { c.decidedLike(given) })
 	d.prune(ctx, ns)
-	return &out.Approval, nil
+	return &closed.Approval, nil
+}
+
+// waiting returns what nobody has decided about yet, if digest is its own. d.mu is held.
+func (d *Deployer) waiting(ctx context.Context, ns ident.Namespace, id, digest string) (*approval, error) {
+	a, err := d.undecided(ns, id)
+	if err != nil {
+		return nil, err
+	}
+	if subtle.ConstantTimeCompare([]byte(digest), []byte(a.Digest)) != 1 {
+		return nil, problem.New(problem.Conflict, "approval.other_digest", "the digest is not that of the approval %s", id).
+			WithHint("see what waits, and its digest, with `sallyport approval get %s`", id)
+	}
+	// What approved the revision that is active now is noted there until the next approval: it must be in the store before.
+	if d.settle(ctx, ns); slices.ContainsFunc(d.approvals.list(ns), func(o *approval) bool { return o.dirty }) {
+		return nil, unavailable(errors.New("an approval before this one could not be stored"))
+	}
+	return a, nil
 }
 
 // decidedLike notes who approved it.

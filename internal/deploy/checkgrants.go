@@ -16,23 +16,31 @@ import (
 )
 
 const (
-	// checkTime bounds the wait for what grants reach: nothing else is applied meanwhile, and what does not answer is a warning only.
+	// checkTime bounds the wait for what grants reach: what does not answer is a warning only.
 	checkTime = 5 * time.Second
 	// checksAtOnce bounds the connections and the copies of databases that are open for it.
 	checksAtOnce = 4
 )
 
-// toCheck is a grant that what it reaches is asked about, and what came of it.
+// grantName is a grant of an app.
+type grantName struct {
+	function ident.FunctionName
+	grant    string
+}
+
+// toCheck is a grant that what it reaches is asked about, and why it is not.
 type toCheck struct {
 	function *Function
 	name     string
-	found    grant.Checked
+	spared   error
 }
 
-// checkGrants has what the grants of an app reach say whether it takes what the manifest fixes. Faults are a problem; what could not be asked is told in the plan.
+func (c *toCheck) key() grantName { return grantName{c.function.Name, c.name} }
+
+// toCheck lists the grants of an app of which what they reach says whether it takes what the manifest fixes.
 // Whoever deploys was asked about by the gate before, so nobody learns of a database here that they may not use: functions that stay as they are, which
 // Consent was not asked about yet, are looked at in a dry run when it agrees. A grant that somebody else has to approve is not used for anything before that.
-func (d *Deployer) checkGrants(ctx context.Context, at *attempt, plan *api.Plan, old, next *app) error {
+func (at *attempt) toCheck(plan *api.Plan, old, next *app) []*toCheck {
 	var list []*toCheck
 	for _, name := range slices.Sorted(maps.Keys(next.functions)) {
 		f := next.functions[name]
@@ -48,20 +56,59 @@ func (d *Deployer) checkGrants(ctx context.Context, at *attempt, plan *api.Plan,
 			list = append(list, one)
 			switch {
 			case plan.NeedsApproval && gains(changesOf(plan.Grants, string(name), g)):
-				one.found.Unchecked = problem.New(problem.Denied, "deploy.check_unapproved", "somebody else has to approve the grant first; it is checked when they do")
+				one.spared = problem.New(problem.Denied, "deploy.check_unapproved", "somebody else has to approve the grant first; it is checked when they do")
 			case stays && at.may != nil:
-				one.found.Unchecked = at.may(Change{Change: api.Change{Kind: kindFunction, Name: string(name)}, Grants: map[string]manifest.Grant{g: f.Grants[g]}})
+				one.spared = at.may(Change{Change: api.Change{Kind: kindFunction, Name: string(name)}, Grants: map[string]manifest.Grant{g: f.Grants[g]}})
 			}
 		}
 	}
-	d.askDatabases(ctx, at, next, list)
+	return list
+}
+
+// askAhead asks the databases of what was built, once everything else about it is in order.
+func (d *Deployer) askAhead(ctx context.Context, at *attempt, old, next *app) error {
+	at.asked = map[grantName]grant.Checked{}
+	d.mu.Lock()
+	others, list, err := d.toAsk(ctx, at, old, next)
+	d.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	d.askDatabases(ctx, at, others, list)
+	return nil
+}
+
+// toAsk returns the sql grants of the namespace, and those of them that are to be checked. d.mu is held.
+func (d *Deployer) toAsk(ctx context.Context, at *attempt, old, next *app) (others []manifest.Grant, list []*toCheck, err error) {
+	if d.apps[at.ns][at.manifest.Name] != old {
+		return nil, nil, errOvertaken
+	}
+	if others = d.sqlGrants(at, next); len(others) == 0 {
+		return nil, nil, nil
+	}
+	plan, _, err := d.plan(ctx, at, old, next)
+	if err != nil {
+		return nil, nil, err
+	}
+	return others, at.toCheck(plan, old, next), nil
+}
+
+// checkGrants judges by what databases said. Faults are a problem; what could not be asked is told in the plan.
+func checkGrants(at *attempt, plan *api.Plan, old, next *app) error {
 	var faults []problem.Fault
-	for _, one := range list {
-		if err := one.found.Unchecked; err != nil {
+	for _, one := range at.toCheck(plan, old, next) {
+		found, asked := at.asked[one.key()]
+		switch {
+		case one.spared != nil:
+			found = grant.Checked{Unchecked: one.spared}
+		case !asked:
+			return errOvertaken // the gate, or who has to approve, has changed
+		}
+		if err := found.Unchecked; err != nil {
 			p := problem.From(err)
 			plan.Unchecked = append(plan.Unchecked, api.Unchecked{Function: string(one.function.Name), Grant: one.name, Code: p.Code, Detail: p.Public, Hint: p.Hint})
 		}
-		for _, f := range one.found.Faults {
+		for _, f := range found.Faults {
 			key := append([]string{"functions", string(one.function.Name), "grants", one.name}, f.Key...)
 			faults = append(faults, manifest.FaultIn(manifestFile, []byte(at.bundle.Manifest), f.Detail, f.Statement, f.Offset, key...))
 		}
@@ -81,31 +128,36 @@ func changesOf(list []api.GrantChange, function, name string) []api.GrantChange 
 	return slices.DeleteFunc(slices.Clone(list), func(c api.GrantChange) bool { return c.Function != function || c.Grant != name })
 }
 
-// askDatabases fills in what was found, within checkTime.
-func (d *Deployer) askDatabases(ctx context.Context, at *attempt, next *app, list []*toCheck) {
+// askDatabases fills in what was asked, within checkTime.
+func (d *Deployer) askDatabases(ctx context.Context, at *attempt, others []manifest.Grant, list []*toCheck) {
 	ctx, cancel := context.WithTimeout(ctx, checkTime)
 	defer cancel()
-	others := d.sqlGrants(at, next)
 	places := make(chan struct{}, checksAtOnce)
+	found := make([]grant.Checked, len(list))
 	var all sync.WaitGroup
-	for _, one := range list {
-		if one.found.Unchecked != nil {
+	for i, one := range list {
+		if one.spared != nil {
 			continue
 		}
 		g := one.function.Grants[one.name]
 		if d.cfg.Grants.Stand != nil && g.SQL.SQLite == "" {
-			one.found.Unchecked = problem.New(problem.Unavailable, "deploy.check_captured", "uses of grants are captured here, so the database is not connected to")
+			found[i].Unchecked = problem.New(problem.Unavailable, "deploy.check_captured", "uses of grants are captured here, so the database is not connected to")
 			continue
 		}
 		places <- struct{}{}
 		all.Go(func() {
 			defer func() { <-places }()
-			one.found = d.cfg.Grants.Kinds.Check(ctx, grant.Opening{
+			found[i] = d.cfg.Grants.Kinds.Check(ctx, grant.Opening{
 				Namespace: at.ns, Function: one.function.Name, Revision: one.function.Revision, Name: one.name, Grant: g, Secrets: d.cfg.Grants.Secrets,
 			}, others)
 		})
 	}
 	all.Wait()
+	for i, one := range list {
+		if one.spared == nil {
+			at.asked[one.key()] = found[i]
+		}
+	}
 }
 
 // sqlGrants returns the sql grants of a namespace as they would be, in order.

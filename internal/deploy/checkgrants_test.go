@@ -20,6 +20,9 @@ type checks struct {
 	asked  []string // the functions
 	others int
 	answer grant.Checked
+	// begun, when set, has a word for each check that waits until release is closed.
+	begun   chan struct{}
+	release chan struct{}
 }
 
 func (c *checks) Open(context.Context, grant.Opening) (grant.Door, error) {
@@ -27,6 +30,10 @@ func (c *checks) Open(context.Context, grant.Opening) (grant.Door, error) {
 }
 
 func (c *checks) Check(_ context.Context, o grant.Opening, others []manifest.Grant) grant.Checked {
+	if c.begun != nil {
+		c.begun <- struct{}{}
+		<-c.release
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.asked, c.others = append(c.asked, string(o.Function)+"/"+o.Name), len(others)
@@ -122,4 +129,67 @@ func TestCheckedAtApply(t *testing.T) {
 		t.Error(err)
 	}
 	wantAsked("approved", "pay/db")
+}
+
+// TestDatabasesHoldNobodyUp: while databases are waited for, by who applies and by who approves, others apply and decide. What was asked for a revision that
+// is not the next any more is asked again, and an approval is carried out once.
+func TestDatabasesHoldNobodyUp(t *testing.T) {
+	t.Parallel()
+	w, kind := newWorld(), &checks{}
+	w.kinds = grant.Registry{manifest.KindSQL: kind}
+	d := w.open(t)
+	applied(t, d, payer(1, sqlGrant))
+	w.approvals = true
+	waiting := held(t, d, payer(1, sqlWider))
+	w.approvals = false
+	kind.take()
+	kind.begun, kind.release = make(chan struct{}, 8), make(chan struct{})
+
+	codes := make(chan string, 3)
+	code := func(err error) {
+		if err == nil {
+			codes <- ""
+			return
+		}
+		codes <- problem.From(err).Code
+	}
+	var slow sync.WaitGroup
+	for range 2 {
+		slow.Go(func() { code(approve(t, d, waiting)) })
+	}
+	<-kind.begun
+	<-kind.begun
+	applied(t, d, app(quickApp, 1))
+	if _, err := d.SetPaused(t.Context(), "default", "all", true); err != nil {
+		t.Errorf("SetPaused = %v", err)
+	}
+	close(kind.release)
+	slow.Wait()
+	got := []string{<-codes, <-codes}
+	slices.Sort(got)
+	if want := []string{"", "approval.decided"}; !slices.Equal(got, want) {
+		t.Errorf("two approvals ended with %q, want %q", got, want)
+	}
+	if f := d.State("default").Functions["pay"]; f == nil || len(f.Grants["db"].SQL.Queries) != 2 {
+		t.Errorf("active is %+v, want the two statements", f)
+	}
+
+	kind.take()
+	kind.release = make(chan struct{})
+	for variant := range 2 { // two revisions of one app: the later asks again
+		slow.Go(func() {
+			_, err := d.Apply(t.Context(), "token:dev", "default", payer(byte(2+variant), sqlGrant), false, nil)
+			code(err)
+		})
+	}
+	<-kind.begun
+	<-kind.begun
+	close(kind.release)
+	slow.Wait()
+	if got := []string{<-codes, <-codes}; !slices.Equal(got, []string{"", ""}) {
+		t.Errorf("two revisions ended with %q", got)
+	}
+	if got, want := kind.take(), []string{"pay/db", "pay/db", "pay/db"}; !slices.Equal(got, want) {
+		t.Errorf("asked about %q, want %q", got, want)
+	}
 }

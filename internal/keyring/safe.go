@@ -17,8 +17,11 @@ const safeVersion = 2
 // SafeOverhead is how many bytes longer a value is that a Safe sealed.
 const SafeOverhead = 1 + nonceSize + tagSize
 
-// maxSafeCache bounds the wrapped keys that a Safe keeps in memory, which spare a read for each Open.
+// maxSafeCache bounds the keys that a Safe keeps in memory.
 const maxSafeCache = 4096
+
+// sealUse is the use of a value's key that its value is sealed with.
+const sealUse = "seal value"
 
 // Safe seals values under a key of their own each, which is wrapped under the key of the namespace: when that one key is
 // destroyed, its value is unreadable wherever copies of it are, and no other is. It is safe for concurrent use.
@@ -28,8 +31,11 @@ type Safe struct {
 	parent  key
 	place   place
 
-	mu    sync.Mutex
-	cache map[string][]byte // wrapped keys by name
+	mu sync.Mutex
+	// cache has what the values are sealed with, by their names: to read a key, unwrap it and derive this from it takes ten times as long as to open
+	// a value. It is no more than what the parent and the wrapped key, which would be kept in its place, make together. A key that is destroyed is cleared in here.
+	cache     map[string]*[keySize]byte
+	destroyed int // how often a key was
 }
 
 // Safe returns the safe of purpose in namespace ns. A purpose and the names of values consist of the characters of a Sealer's.
@@ -43,7 +49,7 @@ func (k *Keyring) Safe(ctx context.Context, ns ident.Namespace, purpose string) 
 	if err != nil {
 		return nil, err
 	}
-	return &Safe{wrapped: k.wrapped, parent: parent, place: place{ns: ns, purpose: purpose}, cache: map[string][]byte{}}, nil
+	return &Safe{wrapped: k.wrapped, parent: parent, place: place{ns: ns, purpose: purpose}, cache: map[string]*[keySize]byte{}}, nil
 }
 
 // Seal makes a key called name, stores it wrapped, and returns the value sealed with it. A name is used once: for one that there
@@ -58,6 +64,9 @@ func (s *Safe) Seal(ctx context.Context, name string, plaintext, aad []byte) ([]
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("look for key %q: %w", name, err)
 	}
+	s.mu.Lock()
+	destroyed := s.destroyed
+	s.mu.Unlock()
 	k := newKey()
 	defer clear(k.secret[:])
 	record, err := wrap.seal(header{id: 1, created: now(), records: 1, bytes: int64(len(plaintext))}, k)
@@ -67,11 +76,16 @@ func (s *Safe) Seal(ctx context.Context, name string, plaintext, aad []byte) ([]
 	if err := s.wrapped.Put(ctx, stored, record); err != nil {
 		return nil, fmt.Errorf("store key %q: %w", name, err)
 	}
-	aead, err := k.aead("seal value")
+	derived, err := k.derive(sealUse)
+	if err != nil {
+		return nil, fmt.Errorf("derive a key: %w", err)
+	}
+	defer clear(derived)
+	aead, err := newAEAD(derived)
 	if err != nil {
 		return nil, err
 	}
-	s.remember(name, record)
+	s.remember(name, derived, destroyed)
 	return aead.Seal([]byte{safeVersion}, nil, plaintext, aad), nil
 }
 
@@ -81,20 +95,12 @@ func (s *Safe) Open(ctx context.Context, name string, sealed, aad []byte) ([]byt
 	if len(sealed) < SafeOverhead || sealed[0] != safeVersion {
 		return nil, ErrOpen
 	}
-	stored, wrap, err := s.wrapper(name)
+	derived, err := s.key(ctx, name)
 	if err != nil {
 		return nil, err
 	}
-	record, err := s.record(ctx, name, stored)
-	if err != nil {
-		return nil, err
-	}
-	_, k, err := wrap.open(record)
-	if err != nil {
-		return nil, damaged(stored, err)
-	}
-	defer clear(k.secret[:])
-	aead, err := k.aead("seal value")
+	defer clear(derived)
+	aead, err := newAEAD(derived)
 	if err != nil {
 		return nil, err
 	}
@@ -116,8 +122,11 @@ func (s *Safe) Destroy(ctx context.Context, name string) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	clear(s.cache[name])
+	if kept := s.cache[name]; kept != nil {
+		clear(kept[:])
+	}
 	delete(s.cache, name)
+	s.destroyed++
 	return nil
 }
 
@@ -131,12 +140,18 @@ func (s *Safe) wrapper(name string) (string, *wrapper, error) {
 	return "value/" + spaceName(s.place.ns) + "/" + s.place.purpose + "/" + name, wrap, err
 }
 
-func (s *Safe) record(ctx context.Context, name, stored string) ([]byte, error) {
+// key returns what the value of a name is sealed with: a copy, which the caller clears.
+func (s *Safe) key(ctx context.Context, name string) ([]byte, error) {
 	s.mu.Lock()
-	record := bytes.Clone(s.cache[name])
+	if kept := s.cache[name]; kept != nil {
+		defer s.mu.Unlock()
+		return bytes.Clone(kept[:]), nil
+	}
+	destroyed := s.destroyed
 	s.mu.Unlock()
-	if record != nil {
-		return record, nil
+	stored, wrap, err := s.wrapper(name)
+	if err != nil {
+		return nil, err
 	}
 	record, err := s.wrapped.Get(ctx, stored)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -145,15 +160,31 @@ func (s *Safe) record(ctx context.Context, name, stored string) ([]byte, error) 
 	if err != nil {
 		return nil, fmt.Errorf("read key %q: %w", name, err)
 	}
-	s.remember(name, record)
-	return record, nil
+	_, k, err := wrap.open(record)
+	if err != nil {
+		return nil, damaged(stored, err)
+	}
+	defer clear(k.secret[:])
+	derived, err := k.derive(sealUse)
+	if err != nil {
+		return nil, fmt.Errorf("derive a key: %w", err)
+	}
+	s.remember(name, derived, destroyed)
+	return derived, nil
 }
 
-func (s *Safe) remember(name string, record []byte) {
+// remember keeps a derived key, unless one was destroyed since the caller looked, which may be this one.
+func (s *Safe) remember(name string, derived []byte, destroyed int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.destroyed != destroyed {
+		return
+	}
 	if len(s.cache) >= maxSafeCache {
+		for _, kept := range s.cache {
+			clear(kept[:])
+		}
 		clear(s.cache)
 	}
-	s.cache[name] = bytes.Clone(record)
+	s.cache[name] = (*[keySize]byte)(bytes.Clone(derived))
 }

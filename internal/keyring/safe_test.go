@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"sallyport/internal/ident"
@@ -83,5 +84,50 @@ func TestSafeKeysAreBoundToTheirPlace(t *testing.T) {
 	_, err = s.Open(t.Context(), "name/2", sealed, nil)
 	if got := problem.From(err).Code; got != "keyring.key_damaged" {
 		t.Errorf("problem %q, want keyring.key_damaged", got)
+	}
+}
+
+// TestSafeForgetsDestroyedKeys opens values while their keys are destroyed: afterwards none opens, whoever looked when.
+func TestSafeForgetsDestroyedKeys(t *testing.T) {
+	t.Parallel()
+	w := newMemory()
+	k := open(t, filepath.Join(t.TempDir(), "root.key"), w)
+	for range 200 {
+		s := safe(t, k, "default")
+		sealed, err := s.Seal(t.Context(), "name/1", []byte("hello"), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s = safe(t, k, "default") // which has no key in memory
+		var opening sync.WaitGroup
+		for range 4 {
+			opening.Go(func() {
+				for range 10 {
+					if got, err := s.Open(t.Context(), "name/1", sealed, nil); err != nil && !errors.Is(err, keyring.ErrOpen) || err == nil && string(got) != "hello" {
+						t.Errorf("Open = %q, %v", got, err)
+					}
+				}
+			})
+		}
+		if err := s.Destroy(t.Context(), "name/1"); err != nil {
+			t.Fatal(err)
+		}
+		opening.Wait()
+		if _, err := s.Open(t.Context(), "name/1", sealed, nil); !errors.Is(err, keyring.ErrOpen) {
+			t.Fatalf("destroyed: %v", err)
+		}
+	}
+}
+
+func BenchmarkSafeOpen(b *testing.B) {
+	s := safe(b, open(b, filepath.Join(b.TempDir(), "root.key"), newMemory()), "default")
+	sealed, err := s.Seal(b.Context(), "name/1", []byte("sk_live_0123456789"), nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		if _, err := s.Open(b.Context(), "name/1", sealed, nil); err != nil {
+			b.Fatal(err)
+		}
 	}
 }

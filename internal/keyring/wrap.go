@@ -41,6 +41,11 @@ func (k key) aead(use string) (cipher.AEAD, error) {
 		return nil, fmt.Errorf("derive a key: %w", err)
 	}
 	defer clear(derived)
+	return newAEAD(derived)
+}
+
+// newAEAD returns the cipher of a derived key.
+func newAEAD(derived []byte) (cipher.AEAD, error) {
 	block, err := aes.NewCipher(derived)
 	if err != nil {
 		return nil, fmt.Errorf("make a cipher: %w", err)
