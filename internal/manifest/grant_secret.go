@@ -24,7 +24,7 @@ func (s *SecretGrant) reaches() []string {
 // Limits of leases.
 const (
 	minLease     = time.Second
-	maxLease     = time.Hour
+	MaxLease     = time.Hour
 	DefaultLease = 5 * time.Minute
 )
 
@@ -42,7 +42,7 @@ func (t *table) secretGrant(g *Grant) {
 		}
 		s.Ref = ref
 	}
-	t.duration("lease", &s.Lease, minLease, maxLease)
+	t.duration("lease", &s.Lease, minLease, MaxLease)
 }
 
 // secretRefs are the secrets that a grant uses, and reveals tells whether the function gets the value.

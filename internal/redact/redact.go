@@ -46,6 +46,7 @@ const (
 
 // Set is what is looked for. It is immutable and safe for concurrent use; the nil Set looks for nothing.
 type Set struct {
+	least  int // bytes of a value, or of a part of one, that is looked for
 	byHash map[uint64][][]byte
 	filter [filterWords]uint64 // a bit for each hash: most places end here
 }
@@ -57,8 +58,11 @@ const (
 )
 
 // New returns the Set of values, nil when none is long enough.
-func New(values ...[]byte) *Set {
-	s := &Set{byHash: map[uint64][][]byte{}}
+func New(values ...[]byte) *Set { return AtLeast(MinLength, values...) }
+
+// AtLeast is New without values, and parts of values, that have fewer bytes than least.
+func AtLeast(least int, values ...[]byte) *Set {
+	s := &Set{least: max(least, MinLength), byHash: map[uint64][][]byte{}}
 	for _, v := range values {
 		s.addValue(v)
 	}
@@ -80,13 +84,13 @@ func (s *Set) GoString() string { return Mask }
 func (s *Set) addValue(v []byte) {
 	trimmed := bytes.TrimSpace(v) // as it is used: files end in a line break
 	for _, part := range [][]byte{v, trimmed, passwordOf(trimmed)} {
-		if len(part) >= MinLength {
+		if len(part) >= s.least {
 			s.addForms(part)
 		}
 	}
 	lines := bytes.Split(trimmed, []byte("\n"))
 	for _, line := range lines[:min(len(lines), maxLines)] {
-		if line = bytes.TrimSpace(line); len(lines) > 1 && len(line) >= minLine {
+		if line = bytes.TrimSpace(line); len(lines) > 1 && len(line) >= max(minLine, s.least) {
 			s.addForms(line)
 		}
 	}
