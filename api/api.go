@@ -832,6 +832,8 @@ type NamespaceStatus struct {
 	// Quotas are those of the namespace, by name, and Use what of each is used; there is no use of a rate.
 	Quotas map[string]int64 `json:"quotas,omitempty"`
 	Use    map[string]int64 `json:"use,omitempty"`
+	// Stored is what the stored bytes of Use consist of: "events", "blobs", "kv" and "sqlite".
+	Stored map[string]int64 `json:"stored,omitempty"`
 }
 
 // Namespace is a namespace: who administers it, and what it may use.
@@ -846,8 +848,10 @@ type Namespace struct {
 	// Approvals is "gains" when a second principal has to approve what functions gain, or "none".
 	Approvals string `json:"approvals"`
 	// Quotas are by name; one that is not there does not bound. Use is what of each could be used, bounded or not.
-	Quotas    map[string]int64 `json:"quotas"`
-	Use       map[string]int64 `json:"use,omitempty"`
+	Quotas map[string]int64 `json:"quotas"`
+	Use    map[string]int64 `json:"use,omitempty"`
+	// Stored is what the stored bytes of Use consist of: "events", "blobs", "kv" and "sqlite".
+	Stored    map[string]int64 `json:"stored,omitempty"`
 	Created   time.Time        `json:"created"`
 	CreatedBy string           `json:"created_by"`
 }

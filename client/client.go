@@ -119,7 +119,11 @@ func New(cfg Config) (*Client, error) {
 	}
 	token = strings.TrimSpace(token)
 	if strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return nil, errors.New("the token is malformed: it has spaces, line breaks or other characters that no token has")
+		where := ""
+		if cfg.Token == "" {
+			where = " in " + cfg.TokenFile
+		}
+		return nil, fmt.Errorf("the token%s is malformed: it has spaces, line breaks or other characters that no token has", where)
 	}
 	tlsConfig := &tls.Config{MinVersion: tls.VersionTLS13}
 	if cfg.CAFile != "" {

@@ -30,6 +30,7 @@ func TestLoadRefuses(t *testing.T) {
 		{"function without a type", wasm("x.wasm", badFunctionType()), problem.Unprocessable, "cell.module_invalid", ""},
 		{"imported memory", wasm("x.wasm", []byte("\x00asm\x01\x00\x00\x00\x02\x08\x01\x01e\x01m\x02\x00\x01")), problem.Unprocessable, "cell.module_invalid", "imports"},
 		{"no entry", wasm("x.wasm", assembly{}.bytes()), problem.Unprocessable, "cell.no_entry", "sallyport_handle"},
+		{"reactor built as a program", wasm("x.wasm", assembly{functions: []function{ok[0], {export: "_start", code: nil}}}.bytes()), problem.Unprocessable, "cell.not_a_reactor", "built as a program"},
 		{"other entry", wasm("x.wasm", assembly{functions: []function{{export: "sallyport_handle", code: nil}}}.bytes()), problem.Unprocessable, "cell.entry_signature", "() -> ()"},
 		{"command with a result", wasm("x.wasm", assembly{functions: []function{{export: "_start", results: []byte{i32}, code: []byte{opConst, 0}}}}.bytes()), problem.Unprocessable, "cell.entry_signature", "_start"},
 		{"memory at the start", wasm("x.wasm", assembly{functions: ok, pages: 2000}.bytes()), problem.Unprocessable, "cell.memory_limit_too_small", "131072000"},

@@ -258,8 +258,14 @@ func tableBytes(r harden.Report) (bytes int64) {
 	return bytes
 }
 
-// checkReactor refuses a reactor whose entries have other types than those of design/abi.md.
+// checkReactor refuses a reactor that is begun as a program, or whose entries have other types than those of design/abi.md.
 func (f *Function) checkReactor(exports map[string]wasm.FunctionDefinition) error {
+	if exports[exportStart] != nil && exports[exportInitialize] == nil {
+		// Its language's start would never run, and each event would trap in a runtime that was not begun.
+		return problem.New(problem.Unprocessable, "cell.not_a_reactor", "%s exports %s, but was built as a program: it has %s and no %s",
+			f.name, exportHandle, exportStart, exportInitialize).
+			WithHint("build it as a reactor: Go with -buildmode=c-shared, clang with -mexec-model=reactor, Rust as a cdylib")
+	}
 	status := signature{results: []wasm.ValueType{wasm.ValueTypeI32}}
 	for name, want := range map[string]signature{exportHandle: status, exportReseed: status, exportInitialize: {}} {
 		if exports[name] == nil {

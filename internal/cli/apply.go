@@ -102,11 +102,12 @@ func (a *app) warnUnused(b *loaded) {
 		return
 	}
 	unused := bundle.Unused(b.Bundle, b.app)
+	if len(unused) == 0 {
+		return
+	}
+	a.say("warning: take out of the manifest what is not used")
 	for _, f := range unused {
 		place(a.env.Stderr, fieldError(f), "", "")
-	}
-	if len(unused) > 0 {
-		a.say("warning: take out of the manifest what is not used")
 	}
 }
 

@@ -94,6 +94,10 @@ func (a *app) connect(ctx context.Context) (*client.Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	if cfg.Token == "" && cfg.TokenFile == "" && cfg.CertFile == "" {
+		return nil, problem.New(problem.Unauthenticated, "cli.no_token", "no token is named for %s", cfg.Server).
+			WithHint("name yours with --token-file, or log in with `sallyport login`")
+	}
 	return open(cfg)
 }
 
@@ -113,7 +117,7 @@ func (a *app) connectNow() (*client.Client, error) {
 	return open(cfg)
 }
 
-// open returns a client, and says which file is not there.
+// open returns a client, and says which of the settings cannot be used.
 func open(cfg client.Config) (*client.Client, error) {
 	if cfg.CAFile != "" {
 		if _, err := os.Stat(cfg.CAFile); errors.Is(err, fs.ErrNotExist) {
@@ -127,7 +131,12 @@ func open(cfg client.Config) (*client.Client, error) {
 				WithHint("name yours with --token-file, or have an operator make one with `sallyport token create`")
 		}
 	}
-	return client.New(cfg)
+	c, err := client.New(cfg)
+	if err != nil {
+		return nil, problem.New(problem.Invalid, "cli.bad_connection", "%v", err).
+			WithHint("--server is a URL, --ca-file has the server's CA and --token-file a token; `sallyport doctor` looks at each")
+	}
+	return c, nil
 }
 
 // findReady looks for the word of a running `dev` in this folder and those above.

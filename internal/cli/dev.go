@@ -68,6 +68,13 @@ func (a *app) dev(ctx context.Context, dir string, f devFlags) error {
 	if err != nil {
 		return err
 	}
+	if stand != nil {
+		if b, err := loadApp(dir); err == nil { // its faults are told once the server is there
+			if err := f.doubles.check(b.app); err != nil {
+				return err
+			}
+		}
+	}
 	state, err := stateFolder(dir)
 	if err != nil {
 		return err
@@ -83,7 +90,7 @@ func (a *app) dev(ctx context.Context, dir string, f devFlags) error {
 		return err
 	}
 	defer func() { _ = watcher.Close() }() // it only watched
-	s := &session{app: a, dir: dir, watcher: watcher, readyFiles: []string{filepath.Join(state, readyName)}, moved: make(chan struct{}, 1)}
+	s := &session{app: a, dir: dir, doubles: &f.doubles, watcher: watcher, readyFiles: []string{filepath.Join(state, readyName)}, moved: make(chan struct{}, 1)}
 	if f.readyFile != "" {
 		s.readyFiles = append(s.readyFiles, f.readyFile)
 	}
@@ -132,12 +139,14 @@ func stateFolder(dir string) (string, error) {
 type session struct {
 	app        *app
 	dir        string
+	doubles    *doubleFlags
 	watcher    *fsnotify.Watcher
 	readyFiles []string
 	moved      chan struct{} // holds a value when something may have become of an event since dev asked last
 
 	client    *client.Client
 	began     time.Time
+	active    bool        // some revision of the app is, as far as is known
 	following atomic.Bool // the function logs are being followed
 	// last is the digest of what was applied last, or of the fault that was shown.
 	last [sha256.Size]byte
@@ -157,11 +166,15 @@ func (s *session) run(ctx context.Context, r api.Ready) (err error) {
 	var background sync.WaitGroup
 	defer background.Wait()
 	background.Go(func() { s.tellOutcomes(ctx) })
+	if list, err := s.client.Functions(ctx); err != nil || len(list.Functions) > 0 {
+		s.active = true // a run before left it
+	}
 	s.apply(ctx, &background)
 	if err := s.announce(r); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.withdraw()) }()
+	s.app.tellDoubles(s.doubles)
 	s.app.say("functions run in this process; `sallyport server` runs them in worker processes of their own")
 	s.app.say("watching %s; in another terminal, in this folder: sallyport send TYPE --data @FILE --wait", clean(s.dir))
 	s.watch(ctx, func() { s.apply(ctx, &background) })
@@ -201,21 +214,26 @@ func (s *session) apply(ctx context.Context, background *sync.WaitGroup) {
 		s.app.say("write the types for editors: %v", err)
 	}
 	b, err := loadApp(s.dir)
+	if err == nil {
+		err = s.doubles.check(b.app)
+	}
 	var plan *api.Plan
+	asked := false // the server
 	if err == nil {
 		text, merr := json.Marshal(b, json.Deterministic(true))
 		if merr == nil && !s.isNew(text) {
 			return
 		}
+		asked = true
 		plan, err = b.apply(ctx, s.client, false)
 	}
 	if ctx.Err() != nil {
 		return
 	}
 	if err != nil {
-		s.tellFault(err, b != nil)
+		s.tellFault(err, asked)
 	} else {
-		s.awaits = ""
+		s.awaits, s.active = "", true
 		var text strings.Builder // one write: others write too
 		writePlan(&text, plan)
 		fmt.Fprintf(&text, "applied in %s\n", time.Since(began).Round(time.Millisecond))
@@ -261,11 +279,15 @@ func (s *session) tellFault(err error, answered bool) {
 		return
 	}
 	fmt.Fprint(s.app.env.Stderr, text.String())
+	stays := "no revision is active yet"
+	if s.active {
+		stays = "the revision before stays active"
+	}
 	if s.awaits != "" {
-		s.app.say("the revision before stays active; the app is applied once the secret is set")
+		s.app.say("%s; the app is applied once the secret is set", stays)
 		return
 	}
-	s.app.say("the revision before stays active; save a file to try again")
+	s.app.say("%s; save a file to try again", stays)
 }
 
 // codeSecretMissing is the refusal of an app that names a secret which nobody has set yet.

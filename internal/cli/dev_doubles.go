@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,6 +17,7 @@ import (
 	"sallyport/internal/grant/double"
 	"sallyport/internal/ident"
 	"sallyport/internal/manifest"
+	"sallyport/internal/problem"
 )
 
 // allGrants is the value of --capture without one.
@@ -25,6 +27,8 @@ const allGrants = "*"
 type doubleFlags struct {
 	capture, fixtures []string
 	record            bool
+
+	read []*testFile // the files of fixtures, once devDoubles has read them
 }
 
 func (f *doubleFlags) flags(set *pflag.FlagSet) {
@@ -53,6 +57,7 @@ func (a *app) devDoubles(dir string, f *doubleFlags) (*double.Stand, error) {
 		if err != nil {
 			return nil, err
 		}
+		f.read = append(f.read, &testFile{name: file, FunctionTests: t})
 		shared[t.Function] = append(shared[t.Function], t.Doubles...)
 		for _, d := range t.Doubles {
 			answered[d.Grant] = true
@@ -72,6 +77,47 @@ func (a *app) devDoubles(dir string, f *doubleFlags) (*double.Stand, error) {
 		stand.Share(function, list)
 	}
 	return stand, nil
+}
+
+// check refuses what names a function or a grant that the app has not. A misspelt grant would not be captured, and its effects would be real.
+func (f *doubleFlags) check(m *manifest.App) error {
+	used := map[string]bool{} // while a function runs
+	for _, fn := range m.Functions {
+		for name, g := range fn.Grants {
+			used[name] = used[name] || g.Kind() != manifest.KindPublish
+		}
+	}
+	maps.DeleteFunc(used, func(_ string, is bool) bool { return !is })
+	for _, name := range f.capture {
+		if name == allGrants || used[name] {
+			continue
+		}
+		detail := "there is none"
+		if near := problem.Nearest(name, maps.Keys(used)); near != "" {
+			detail = fmt.Sprintf("did you mean %q?", near)
+		} else if len(used) > 0 {
+			detail = "there is " + strings.Join(slices.Sorted(maps.Keys(used)), ", ")
+		}
+		return usage("--capture=%s: no function of the app has a grant of that name that is used while it runs; %s", clean(name), clean(detail))
+	}
+	for _, t := range f.read {
+		if err := t.check(m); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tellDoubles says what stands in for what, so that nobody takes real effects for captured ones, or the other way round.
+func (a *app) tellDoubles(f *doubleFlags) {
+	switch {
+	case f.record:
+		a.say("recording what grants answer; they are carried out")
+	case slices.Contains(f.capture, allGrants):
+		a.say("capturing: no grant changes, sends or reveals anything")
+	case len(f.capture) > 0:
+		a.say("capturing %s: all other grants are carried out", clean(strings.Join(f.capture, ", ")))
+	}
 }
 
 // tellUse shows a use that did not go through its door.

@@ -36,6 +36,18 @@ func readAll(r io.Reader, name string, limit int64) ([]byte, error) {
 	return text, nil
 }
 
+// newTokenFile makes the file that a token is written to, readable by its owner alone. One that is there may hold a token that is in use.
+func newTokenFile(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return nil, problem.New(problem.Conflict, "cli.file_exists", "there is a file %s already", path).WithHint("name another with --out, or remove that one")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("make the token's file: %w", err)
+	}
+	return f, nil
+}
+
 // writePrivate writes a file that its owner alone can read, all of it or nothing.
 func writePrivate(path string, text []byte) (err error) {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*") // created 0600

@@ -255,7 +255,7 @@ func (t *testFile) check(m *manifest.App) error {
 				}
 			}
 		})
-		p := problem.New(problem.Invalid, "manifest.invalid", "%s tests the function %q, which the app has not", t.name, t.Function)
+		p := problem.New(problem.Invalid, "manifest.invalid", "%s is about the function %q, which the app has not", t.name, t.Function)
 		if near != "" {
 			p = p.WithHint("did you mean %q?", near)
 		}

@@ -29,8 +29,8 @@ var quotaNames = []cobra.Completion{
 }
 
 const aboutQuotas = `A quota is NAME=VALUE, and 0 is none. events_per_second, pending_events and stored_bytes bound the events that come in: a
-producer is told to come again, and nothing that was accepted is lost. functions, subscriptions, module_bytes and tokens bound what is
-there: one more is refused.`
+producer is told to come again, and nothing that was accepted is lost. stored_bytes counts what functions keep in blobs, kv and SQLite,
+too, and refuses them more. functions, subscriptions, module_bytes and tokens bound what is there: one more is refused.`
 
 // quotaFlag reads the quotas of a command line. Bytes may have a unit.
 func quotaFlag(list []string) (map[string]int64, error) {
@@ -119,6 +119,9 @@ func (a *app) showNamespace(ns *api.Namespace) error {
 		}
 		for _, name := range slices.Sorted(maps.Keys(names)) {
 			rows = append(rows, []string{name, quotaValue(ns.Quotas, name), quotaValue(ns.Use, name)})
+			if name == storedBytes {
+				rows = append(rows, storedRows(ns.Stored)...)
+			}
 		}
 		if len(rows) > 1 {
 			fmt.Fprintln(w)
@@ -127,13 +130,29 @@ func (a *app) showNamespace(ns *api.Namespace) error {
 	})
 }
 
+// storedBytes is the quota that consists of parts.
+const storedBytes = "stored_bytes"
+
+// storedParts are what it consists of.
+var storedParts = []string{"events", "blobs", "kv", "sqlite"}
+
+// storedRows returns the parts of the stored bytes, each under that quota.
+func storedRows(stored map[string]int64) (rows [][]string) {
+	for _, part := range storedParts {
+		if _, ok := stored[part]; ok {
+			rows = append(rows, []string{"  " + part, "", quotaValue(stored, part)})
+		}
+	}
+	return rows
+}
+
 // quotaValue returns a quota, or its use, for people.
 func quotaValue(m map[string]int64, name string) string {
 	n, ok := m[name]
 	switch {
 	case !ok:
 		return "-"
-	case strings.HasSuffix(name, "_bytes"):
+	case strings.HasSuffix(name, "_bytes"), slices.Contains(storedParts, name):
 		return size(n)
 	}
 	return strconv.FormatInt(n, 10)

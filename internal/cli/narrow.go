@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
-	"os"
 	"strings"
 	"time"
 
@@ -87,9 +86,9 @@ func (a *app) narrow(c narrow.Caveats, file string) error {
 	if file == "" {
 		return a.show(narrowedToken{Text: out}, func(w io.Writer) { fmt.Fprintln(w, out) })
 	}
-	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err := newTokenFile(file)
 	if err != nil {
-		return fmt.Errorf("make the token's file: %w", err)
+		return err
 	}
 	_, err = f.WriteString(out + "\n")
 	if err = errors.Join(err, f.Close()); err != nil {

@@ -106,6 +106,11 @@ func writeStatus(w io.Writer, s *api.Status, now time.Time) {
 	for _, n := range s.Namespaces {
 		for _, name := range slices.Sorted(maps.Keys(n.Quotas)) {
 			rows = append(rows, []string{n.Name, name, quotaValue(n.Quotas, name), quotaValue(n.Use, name)})
+			if name == storedBytes {
+				for _, part := range storedRows(n.Stored) {
+					rows = append(rows, append([]string{""}, part...))
+				}
+			}
 		}
 	}
 	if len(rows) > 1 {

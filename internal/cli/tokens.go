@@ -62,9 +62,9 @@ func (a *app) createToken(ctx context.Context, c *client.Client, req api.TokenRe
 		a.say("token %s ends %s; its text is shown this once", tok.ID, stamp(tok.Expires))
 		return a.show(tok, func(w io.Writer) { fmt.Fprintln(w, tok.Text) })
 	}
-	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err := newTokenFile(file)
 	if err != nil {
-		return fmt.Errorf("make the token's file: %w", err)
+		return err
 	}
 	tok, err := c.CreateToken(ctx, req)
 	if err != nil {

@@ -91,7 +91,7 @@ func TestPlan(t *testing.T) {
 	}{
 		{name: "code", variant: 2, want: []string{"update function price: code"}},
 		{name: "comment", from: `name = "shop"`, to: "# a shop\nname = \"shop\""},
-		{name: "memory", from: "8MiB", to: "16MiB", want: []string{"update function price: memory 8388608 -> 16777216"}},
+		{name: "memory", from: "8MiB", to: "16MiB", want: []string{"update function price: memory 8MiB -> 16MiB"}},
 		{name: "timeout", from: `"2s"`, to: `"3s"`, want: []string{"update function price: timeout 2s -> 3s"}},
 		{name: "grant", from: `["order.priced"]`, to: `["order.created"]`, want: []string{
 			"update function price: grant out changed",

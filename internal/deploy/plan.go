@@ -8,6 +8,7 @@ import (
 
 	"sallyport/api"
 	"sallyport/internal/ident"
+	"sallyport/internal/manifest"
 )
 
 // The kinds of changes that consent is asked about with what they are of.
@@ -63,12 +64,12 @@ func functionDetail(a, b *Function) string {
 	if a.Digest != b.Digest {
 		d = append(d, "code")
 	}
-	d.add("memory", a.Limits.Memory, b.Limits.Memory)
+	d.add("memory", manifest.FormatSize(a.Limits.Memory), manifest.FormatSize(b.Limits.Memory))
 	d.add("timeout", a.Limits.Timeout, b.Limits.Timeout)
 	d.add("min_instances", a.Limits.MinInstances, b.Limits.MinInstances)
 	d.add("limits.cpu", a.Limits.CPU, b.Limits.CPU)
-	d.add("limits.output", a.Limits.Output, b.Limits.Output)
-	d.add("limits.log", a.Limits.LogBytes, b.Limits.LogBytes)
+	d.add("limits.output", manifest.FormatSize(int64(a.Limits.Output)), manifest.FormatSize(int64(b.Limits.Output)))
+	d.add("limits.log", manifest.FormatSize(int64(a.Limits.LogBytes)), manifest.FormatSize(int64(b.Limits.LogBytes)))
 	d.add("limits.events", a.Limits.Events, b.Limits.Events)
 	d.add("limits.host_calls", a.Limits.HostCalls, b.Limits.HostCalls)
 	for _, c := range functionPermissions(a.Name, a, b) {

@@ -459,9 +459,13 @@ func (d *Dispatcher) uses(fn *deploy.Function, del *delivery, secrets *hiding) f
 			return cell.GrantAnswer{JSON: reply.JSON, Body: reply.Body}
 		}
 		p := problem.From(err)
+		text := "the use of the grant " + u.Grant + " failed: " + secrets.cut(clip(p.Public)) + " [" + p.Code + "]"
+		if p.Hint != "" { // is for the developer, so the function does not get it
+			text += "; " + secrets.cut(clip(p.Hint))
+		}
 		d.cfg.Lines.Append(api.LogLine{
 			Time: time.Now().UTC(), Function: string(fn.Name), Revision: fn.Revision, EventID: rec.ID, Attempt: attempt,
-			Level: cell.LevelDebug, Message: "the use of the grant " + u.Grant + " failed: " + secrets.cut(clip(p.Public)) + " [" + p.Code + "]",
+			Level: cell.LevelDebug, Message: text,
 		})
 		return cell.FailedUse(p)
 	}

@@ -107,8 +107,8 @@ type Namespaces interface {
 	// Names returns all that exist, in order; List also those being deleted.
 	Names() []ident.Namespace
 	List() []api.Namespace
-	// Use returns what of each quota a namespace uses.
-	Use(ns ident.Namespace) (map[string]int64, error)
+	// Use returns what of each quota a namespace uses, and what its stored bytes consist of.
+	Use(ctx context.Context, ns ident.Namespace) (use, stored map[string]int64, err error)
 	// Ensure makes a namespace unless it exists.
 	Ensure(ctx context.Context, ns ident.Namespace) error
 	// Open returns nil when requests may use a namespace, or may make it.

@@ -310,7 +310,7 @@ func (a *API) namespaceStatus(ctx context.Context, ns ident.Namespace) (api.Name
 	if err != nil {
 		return api.NamespaceStatus{}, err
 	}
-	use, err := a.deps.Namespaces.Use(ns)
+	use, stored, err := a.deps.Namespaces.Use(ctx, ns)
 	if err != nil {
 		return api.NamespaceStatus{}, err
 	}
@@ -318,7 +318,7 @@ func (a *API) namespaceStatus(ctx context.Context, ns ident.Namespace) (api.Name
 		Name: string(ns), Accepted: int64(st.Accepted), Done: b.Done, Dead: b.Dead, Pending: int64(st.Accepted) - b.Done - b.Dead,
 		FirstPosition: uint64(ident.NewPosition(st.First, 0)), LastPosition: uint64(ident.NewPosition(st.Last, ident.MaxBatchEvents-1)), StoredBytes: st.Bytes,
 		Functions: len(state.Functions), Subscriptions: len(state.Subscriptions), DeadLetters: b.DeadLetters,
-		Quotas: quotas.Quotas, Use: use,
+		Quotas: quotas.Quotas, Use: use, Stored: stored,
 	}, nil
 }
 

@@ -41,7 +41,7 @@ func (a *API) showNamespace(c *call, status int, ns ident.Namespace) error {
 		return err
 	}
 	if a.deps.Namespaces.Open(ns) == nil { // of one that is being deleted, nothing can be measured
-		if out.Use, err = a.deps.Namespaces.Use(ns); err != nil {
+		if out.Use, out.Stored, err = a.deps.Namespaces.Use(c.r.Context(), ns); err != nil {
 			return err
 		}
 	}

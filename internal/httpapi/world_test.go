@@ -430,8 +430,8 @@ func (n namespaces) Ensure(ctx context.Context, ns ident.Namespace) error {
 	return n.Registry.Ensure(ctx, ns)
 }
 
-func (n namespaces) Use(ident.Namespace) (map[string]int64, error) {
-	return map[string]int64{namespace.Functions: 1}, nil
+func (n namespaces) Use(context.Context, ident.Namespace) (use, stored map[string]int64, err error) {
+	return map[string]int64{namespace.Functions: 1}, map[string]int64{"events": 0}, nil
 }
 
 func (n namespaces) Delete(ctx context.Context, _ ident.PrincipalID, ns ident.Namespace, _ bool, drain func(context.Context) error) (*api.NamespaceDeleted, error) {

@@ -56,7 +56,9 @@ func parseSize(text string) (int64, error) {
 	return 0, strconv.ErrSyntax
 }
 
-// formatSize is the shortest text that parseSize reads as n.
+// FormatSize is the shortest text that ParseSize reads as n.
+func FormatSize(n int64) string { return formatSize(n) }
+
 func formatSize(n int64) string {
 	for _, u := range slices.Backward(sizeUnits[:4]) {
 		if n >= u.bytes && n%u.bytes == 0 {

@@ -22,6 +22,9 @@ const (
 	StoredBytes     = "stored_bytes"
 )
 
+// storageFull is the code of the problem that StoredBytes makes.
+const storageFull = "namespace.storage_full"
+
 // maxQuota keeps sums of quotas far from the end of an int64, and exact in JSON.
 const maxQuota = 1 << 50
 
@@ -80,11 +83,22 @@ func words(name string) string {
 	return name
 }
 
-// Measure is what a namespace holds at a moment: events that are pending, and bytes of events and of blobs. Pending MUST NOT be lower than it is.
+// Measure is what a namespace holds of events at a moment: how many are pending, and the bytes of all. Pending MUST NOT be lower than it is.
 type Measure struct{ Pending, StoredBytes int64 }
+
+// Kept is what knows the bytes that functions keep: in blobs, kv and databases.
+type Kept interface {
+	// MeasureKept finds out what a namespace keeps, unless that is known. It may read from the disk.
+	MeasureKept(ctx context.Context, ns ident.Namespace) error
+	// Kept returns it, at once. What was measured or is stored MUST be in it until it is deleted.
+	Kept(ns ident.Namespace) int64
+}
 
 // Measured has the registry ask f for what a namespace holds. It is called once, before Admit.
 func (r *Registry) Measured(f func(ident.Namespace) (Measure, error)) { r.measure = f }
+
+// Keeps has the registry ask k for what functions keep. It is called once, before Admit and Keep; without it they keep nothing.
+func (r *Registry) Keeps(k Kept) { r.kept = k }
 
 const (
 	// recordBytes is more than what an event takes in the event log beside its attributes and its data: its seal, its
@@ -92,6 +106,9 @@ const (
 	recordBytes = 1 << 10
 	// chainBytes is that for an event of a function, which names those before it.
 	chainBytes = 4 << 10
+	// forEvents is the part of the quota of stored bytes that functions do not fill, and maxForEvents the most that it is: so the event by which a
+	// function deletes something comes in however full the others have made it.
+	forEvents, maxForEvents = 16, 1 << 20
 	// remeasure is how long a measure that refuses is not taken again: each takes a question to the disk.
 	remeasure = 200 * time.Millisecond
 	// fullPause is when to come again to a namespace that is full: functions work on what is pending, and retention looks at
@@ -108,6 +125,8 @@ type gate struct {
 	at     time.Time // of the measure; zero before the first
 	held   Measure   // what is believed to be there
 	flying Measure   // admitted, and not known to be stored or refused
+	// keeping is that for what functions keep. What they have stored is asked for each time, so that deleting makes room at once.
+	keeping int64
 }
 
 // bucket is a token bucket that holds what one second allows. A request that is larger than that is admitted by a full
@@ -148,6 +167,11 @@ func (r *Registry) Admit(ctx context.Context, ns ident.Namespace, n int, size in
 	}
 	if !e.gated() {
 		return func() {}, nil
+	}
+	if _, bounded := e.Quotas[StoredBytes]; bounded && r.kept != nil {
+		if err := r.kept.MeasureKept(ctx, ns); err != nil {
+			return nil, err
+		}
 	}
 	more := Measure{Pending: int64(n), StoredBytes: size + int64(n)*recordBytes}
 	g := e.gate
@@ -197,20 +221,34 @@ func (r *Registry) Emitted(ns ident.Namespace, n int, size int64) {
 	e.gate.held.add(Measure{Pending: int64(n), StoredBytes: size + int64(n)*chainBytes}, 1)
 }
 
-// Keep takes size bytes that a function of ns stores in blobs on the quota of stored bytes, or returns a problem and takes none.
-func (r *Registry) Keep(ns ident.Namespace, size int64) error {
+// Keep takes size bytes that a function of ns is about to store on the quota of stored bytes, or returns a problem and takes none. The caller calls
+// done when they are in what Kept returns, or are known not to be stored. What the namespace keeps MUST have been measured.
+func (r *Registry) Keep(ns ident.Namespace, size int64) (done func(), err error) {
 	e := (*r.current.Load())[ns]
-	if e == nil || e.Quotas[StoredBytes] == 0 {
-		return nil
+	if e == nil {
+		return func() {}, nil
 	}
-	more := Measure{StoredBytes: size}
-	e.gate.mu.Lock()
-	defer e.gate.mu.Unlock()
-	if err := r.room(ns, e, more, time.Now()); err != nil {
-		return err
+	g := e.gate
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if limit := e.Quotas[StoredBytes]; limit > 0 {
+		reserve := min(limit/forEvents, maxForEvents)
+		if err := r.room(ns, e, Measure{StoredBytes: size + reserve}, time.Now()); err != nil {
+			if p := problem.From(err); p.Code == storageFull {
+				// A function gets the sentence alone, so all is in it.
+				return nil, problem.New(p.Kind, p.Code,
+					"the quota stored_bytes of the namespace %q is %d, of which %d are for events alone, and has not the room for %d bytes more; delete something, or have an operator raise it: %s",
+					ns, limit, reserve, size, raise(ns, StoredBytes, 2*limit)).WithRetryAfter(p.RetryAfter)
+			}
+			return nil, err
+		}
 	}
-	e.gate.held.add(more, 1)
-	return nil
+	g.keeping += size
+	return func() {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.keeping -= size
+	}, nil
 }
 
 // forget has the next admission measure what is there.
@@ -232,7 +270,7 @@ func (e *entry) gated() bool {
 
 // room returns a problem when there is no room for more. e.gate.mu is held.
 func (r *Registry) room(ns ident.Namespace, e *entry, more Measure, now time.Time) error {
-	err := e.full(ns, more)
+	err := r.full(ns, e, more)
 	if err == nil && !e.gate.at.IsZero() || e.Quotas[PendingEvents]+e.Quotas[StoredBytes] == 0 {
 		return err
 	}
@@ -250,21 +288,29 @@ func (r *Registry) room(ns ident.Namespace, e *entry, more Measure, now time.Tim
 	g.at, g.held = now, there
 	// What flies may be counted twice: it is in the measure once it is stored.
 	g.held.add(g.flying, 1)
-	return e.full(ns, more)
+	return r.full(ns, e, more)
 }
 
 // full returns a problem when more would be too much.
-func (e *entry) full(ns ident.Namespace, more Measure) error {
+func (r *Registry) full(ns ident.Namespace, e *entry, more Measure) error {
 	if limit, ok := e.Quotas[PendingEvents]; ok && more.Pending > 0 && e.gate.held.Pending+more.Pending > limit {
 		return problem.New(problem.Exhausted, "namespace.backlog_full",
 			"the namespace %q may have %d pending events, and has not the room for %d more", ns, limit, more.Pending).
 			WithHint("send again after the time in Retry-After; see `sallyport status`, or have an operator raise the quota: %s", raise(ns, PendingEvents, 2*limit)).
 			WithRetryAfter(pendingPause)
 	}
-	if limit, ok := e.Quotas[StoredBytes]; ok && e.gate.held.StoredBytes+more.StoredBytes > limit {
-		return problem.New(problem.Exhausted, "namespace.storage_full",
-			"the namespace %q may store %d bytes of events and blobs, and has not the room for %d more", ns, limit, more.StoredBytes).
-			WithHint("retention ([events] in server.toml) makes room; or have an operator raise the quota: %s", raise(ns, StoredBytes, 2*limit)).
+	limit, bounded := e.Quotas[StoredBytes]
+	if !bounded {
+		return nil
+	}
+	held := e.gate.held.StoredBytes + e.gate.keeping
+	if r.kept != nil {
+		held += r.kept.Kept(ns)
+	}
+	if held+more.StoredBytes > limit {
+		return problem.New(problem.Exhausted, storageFull,
+			"the namespace %q may store %d bytes, of events and of what its functions keep, and has not the room for %d more", ns, limit, more.StoredBytes).
+			WithHint("retention ([events] in server.toml) makes room, and so do functions that delete; or have an operator raise the quota: %s", raise(ns, StoredBytes, 2*limit)).
 			WithRetryAfter(storedPause)
 	}
 	return nil

@@ -77,6 +77,7 @@ type Registry struct {
 	// changed is told of all namespaces before a change of them can be seen.
 	changed func([]policy.NamespaceFacts)
 	measure func(ident.Namespace) (Measure, error)
+	kept    Kept
 
 	mu      sync.Mutex // one change at a time
 	current atomic.Pointer[map[ident.Namespace]*entry]

@@ -416,3 +416,128 @@ func BenchmarkAdmit(b *testing.B) {
 		})
 	}
 }
+
+// kept is what functions keep, as a test says.
+type kept struct {
+	mu       sync.Mutex
+	bytes    int64
+	measured int
+	err      error
+}
+
+func (k *kept) MeasureKept(context.Context, ident.Namespace) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.measured++
+	return k.err
+}
+
+func (k *kept) Kept(ident.Namespace) int64 {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.bytes
+}
+
+func (k *kept) add(n int64) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.bytes += n
+}
+
+// TestKeep: what functions keep and events share one quota, of which a part is for events; what is deleted makes room at once.
+func TestKeep(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := open(t, newMemory())
+		k := &kept{}
+		r.Measured(func(ident.Namespace) (namespace.Measure, error) { return namespace.Measure{StoredBytes: 3 << 10}, nil })
+		r.Keeps(k)
+		create(t, r, api.NamespaceRequest{Name: "shop"})
+		if done, err := r.Keep("shop", 1<<40); err != nil {
+			t.Errorf("without a quota: %v", err)
+		} else {
+			done()
+		}
+		if err := r.Update(t.Context(), "shop", &api.NamespaceUpdate{Quotas: map[string]int64{"stored_bytes": 32 << 10}}); err != nil {
+			t.Fatal(err)
+		}
+		done, err := r.Keep("shop", 17<<10)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// It counts before it is stored, once when it is, and not at all when it never was.
+		if _, err := r.Keep("shop", 10<<10+1); code(err) != "namespace.storage_full" {
+			t.Errorf("Keep beside what is under way = %v", err)
+		}
+		k.add(17 << 10)
+		done()
+		done, err = r.Keep("shop", 10<<10)
+		if err != nil {
+			t.Fatal(err)
+		}
+		done()
+		_, err = r.Keep("shop", 10<<10+1)
+		p := problem.From(err)
+		for _, part := range []string{"stored_bytes", "32768", "2048 are for events", "10241", "sallyport namespace update shop --quota stored_bytes=65536"} {
+			if p.Code != "namespace.storage_full" || !strings.Contains(p.Public, part) {
+				t.Errorf("Keep = %v; want %q", p.Public, part)
+			}
+		}
+		k.add(10 << 10)
+		if _, err := r.Keep("shop", 1); code(err) != "namespace.storage_full" {
+			t.Errorf("Keep of a byte more = %v", err)
+		}
+		// The event that will have something deleted comes in.
+		if _, err := r.Admit(t.Context(), "shop", 1, 1000); err != nil {
+			t.Errorf("Admit = %v", err)
+		}
+		k.add(-20 << 10)
+		if _, err := r.Keep("shop", 18<<10); err != nil {
+			t.Errorf("Keep after a deletion = %v", err)
+		}
+		if k.measured == 0 {
+			t.Error("an event was admitted without what functions keep being measured")
+		}
+		k.err = errors.New("disk is gone")
+		if _, err := r.Admit(t.Context(), "shop", 1, 1); !errors.Is(err, k.err) {
+			t.Errorf("Admit without a measure = %v", err)
+		}
+	})
+}
+
+// TestKeepOfMany: many that store at once do not exceed the quota together.
+func TestKeepOfMany(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const quota = 100_000
+		r := open(t, newMemory())
+		k := &kept{}
+		r.Measured(func(ident.Namespace) (namespace.Measure, error) { return namespace.Measure{}, nil })
+		r.Keeps(k)
+		create(t, r, api.NamespaceRequest{Name: "shop", Quotas: map[string]int64{"stored_bytes": quota}})
+		var running sync.WaitGroup
+		most := int64(0)
+		for i := range 20 {
+			running.Go(func() {
+				for n := range 50 {
+					done, err := r.Keep("shop", 1000)
+					if err != nil {
+						k.add(-500) // something is deleted
+						time.Sleep(time.Millisecond)
+						continue
+					}
+					time.Sleep(time.Duration((n+i)%5) * time.Millisecond) // the write
+					k.add(1000)
+					done()
+					k.mu.Lock()
+					most = max(most, k.bytes)
+					k.mu.Unlock()
+				}
+			})
+		}
+		running.Wait()
+		if most > quota || most < quota/2 {
+			t.Errorf("%d bytes were kept at most, the quota is %d", most, quota)
+		}
+	})
+}

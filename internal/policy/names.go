@@ -30,8 +30,8 @@ func ParseResource(s string) (Resource, error) {
 		return k.word == word
 	})
 	if !found || i < 0 || word == "server" {
-		words := []string{"event_type", "function", "secret", "namespace", "server"}
-		return Resource{}, fmt.Errorf(`want "event_type:NAMESPACE/TYPE", "function:NAMESPACE/NAME", "secret:NAMESPACE/NAME", "namespace:NAME" or "server"%s`, meant(word, slices.Values(words)))
+		words := []string{"event_type", "function", "secret", "grant", "namespace", "server"}
+		return Resource{}, fmt.Errorf(`want "event_type:NAMESPACE/TYPE", "function:NAMESPACE/NAME", "secret:NAMESPACE/NAME", "grant:NAMESPACE/FUNCTION/NAME", "namespace:NAME" or "server"%s`, meant(word, slices.Values(words)))
 	}
 	if word == "namespace" {
 		ns, err := ident.ParseNamespace(name)

@@ -29,6 +29,7 @@ type file struct{ name, text string }
 // Write makes the folder dir with an app named after it, and returns the files in it. An error before
 // the first file is a problem; nothing was changed then.
 func Write(dir string) ([]string, error) {
+	dir = filepath.Clean(dir) // what is looked at is what is written to: "new/.." is there, though "new" is not
 	name, err := appName(dir)
 	if err != nil {
 		return nil, err

@@ -168,7 +168,7 @@ func (o *Setting) grace() time.Duration {
 func (o *Setting) check(value []byte) error {
 	switch {
 	case len(value) == 0:
-		return invalid("the value is empty")
+		return invalid("the value is empty").WithHint("give it on stdin, or with --file FILE")
 	case len(value) > MaxValue:
 		return problem.New(problem.TooLarge, "secret.value_too_large", "the value is %d bytes long, at most %d are allowed", len(value), MaxValue)
 	case o.Grace < 0 || o.Grace > MaxGrace:

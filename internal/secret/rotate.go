@@ -110,7 +110,7 @@ type Plan struct {
 func (p *Plan) check() error {
 	switch {
 	case p.Every != 0 && (p.Every < MinEvery || p.Every > MaxEvery):
-		return invalid("a secret is rotated every %s at most, and every %s at least", MinEvery, MaxEvery)
+		return invalid("a secret is rotated once in %d minutes at the most, and once in %d days at the least", int(MinEvery.Minutes()), int(MaxEvery.Hours()/24))
 	case p.Grace < 0 || p.Grace > MaxGrace:
 		return invalid("the time of grace is at most %s", MaxGrace)
 	case p.Off && (p.Now || p.Every != 0):

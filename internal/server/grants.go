@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -80,7 +81,12 @@ func (s *server) openBlobs() (err error) {
 	s.blobs, err = blobgrant.New(blobgrant.Config{
 		Dir:   filepath.Join(s.dir, blobsName),
 		Space: s.engine.Room,
-		Admit: func(_ context.Context, ns ident.Namespace, n int64) error { return s.registry.Keep(ns, n) },
+		Admit: func(ctx context.Context, ns ident.Namespace, n int64) (func(), error) {
+			if err := (kept{s}).MeasureKept(ctx, ns); err != nil {
+				return nil, err
+			}
+			return s.keep(ns, n)
+		},
 		Open: func(ctx context.Context, ns ident.Namespace, name string) (blobgrant.Place, error) {
 			sealer, err := s.keys.Sealer(ctx, ns, "blob")
 			if err != nil {
@@ -105,8 +111,11 @@ func hider(sealer *keyring.Sealer, bucket string) func(key string) string {
 // sqliteName is the folder of databases in the data directory; it has one folder for each namespace.
 const sqliteName = "sqlite"
 
+// kvPrefix begins the names of the buckets of functions in the store.
+const kvPrefix = "kv-"
+
 // kvBucketName returns what the store calls a bucket of functions; no namespace has a dot in its name.
-func kvBucketName(ns ident.Namespace, name string) string { return "kv-" + string(ns) + "." + name }
+func kvBucketName(ns ident.Namespace, name string) string { return kvPrefix + string(ns) + "." + name }
 
 // kvBucket opens a bucket of functions. Its keys are often those of people, so the disk gets a keyed digest of each.
 func (s *server) kvBucket(ctx context.Context, ns ident.Namespace, name string) (kvgrant.Storage, func(key string) string, error) {
@@ -116,6 +125,29 @@ func (s *server) kvBucket(ctx context.Context, ns ident.Namespace, name string) 
 	}
 	bucket, err := s.engine.Bucket(ctx, kvBucketName(ns, name), sealer)
 	return bucket, hider(sealer, name), err
+}
+
+// keep takes n bytes on the quota of what a namespace stores.
+func (s *server) keep(ns ident.Namespace, n int64) (done func(), err error) {
+	return s.registry.Keep(ns, n)
+}
+
+// kvNames returns the buckets of functions of a namespace. All are listed at once, at the first need: those made later are counted as they grow.
+func (s *server) kvNames(ctx context.Context, ns ident.Namespace) ([]string, error) {
+	s.kvFound.Lock()
+	defer s.kvFound.Unlock()
+	if s.kvFound.names == nil {
+		found, err := s.engine.BucketNames(ctx, kvPrefix)
+		if err != nil {
+			return nil, err
+		}
+		s.kvFound.names = map[ident.Namespace][]string{}
+		for _, name := range found {
+			of, bucket, _ := strings.Cut(strings.TrimPrefix(name, kvPrefix), ".")
+			s.kvFound.names[ident.Namespace(of)] = append(s.kvFound.names[ident.Namespace(of)], bucket)
+		}
+	}
+	return s.kvFound.names[ns], nil
 }
 
 // openDatabases opens the SQLite databases of functions, sealed, in the data directory.
@@ -129,6 +161,8 @@ func (s *server) openDatabases() (err error) {
 		Roots: func(ctx context.Context, ns ident.Namespace) (sqlgrant.Roots, error) {
 			return s.bucket(ctx, ns, databasesBucket)
 		},
+		Ready:  kept{s}.MeasureKept,
+		Admit:  s.keep,
 		Logger: s.log,
 	})
 	if err != nil {

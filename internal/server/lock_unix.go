@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
@@ -22,7 +23,7 @@ func lockDir(path string) (unlock func() error, err error) {
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		if errors.Is(err, unix.EWOULDBLOCK) {
-			err = problem.New(problem.Conflict, "server.data_dir_in_use", "another Sallyport uses this data directory").
+			err = problem.New(problem.Conflict, "server.data_dir_in_use", "another Sallyport uses the data directory %s", filepath.Dir(path)).
 				WithHint("stop it, or choose another with --data-dir")
 		}
 		return nil, errors.Join(err, f.Close())

@@ -47,6 +47,7 @@ func (s *server) openNamespaces(ctx context.Context) error {
 	}
 	s.registry.Changed(s.policies.UseFacts)
 	s.registry.Measured(s.measure)
+	s.registry.Keeps(kept{s})
 	s.policies.Within(s.registry.Open)
 	s.guard.Within(func(ns ident.Namespace, valid int) error {
 		if err := s.registry.Open(ns); err != nil {
@@ -90,7 +91,19 @@ func (s *server) mayHold(ns ident.Namespace, h deploy.Held) error {
 		namespace.Quota{Name: namespace.ModuleBytes, Want: h.ModuleBytes})
 }
 
-// measure returns what a namespace holds of events, and with them of blobs.
+// kept is namespace.Kept: what functions keep in blobs, kv and databases.
+type kept struct{ server *server }
+
+// MeasureKept finds out what the process before left; of blobs that is known from the start.
+func (k kept) MeasureKept(ctx context.Context, ns ident.Namespace) error {
+	return errors.Join(k.server.kv.Measure(ctx, ns), k.server.databases.Measure(ctx, ns))
+}
+
+func (k kept) Kept(ns ident.Namespace) int64 {
+	return k.server.blobs.Stored(ns) + k.server.kv.Stored(ns) + k.server.databases.Stored(ns)
+}
+
+// measure returns what a namespace holds of events.
 func (s *server) measure(ns ident.Namespace) (namespace.Measure, error) {
 	sp, err := s.spaces.get(ns)
 	if err != nil {
@@ -99,20 +112,28 @@ func (s *server) measure(ns ident.Namespace) (namespace.Measure, error) {
 	// The balance first: events accepted between the two reads then count as pending.
 	b := sp.Dispatch.Balance()
 	st, err := sp.Log.Stats(context.Background())
-	return namespace.Measure{Pending: int64(st.Accepted) - b.Done - b.Dead, StoredBytes: st.Bytes + s.blobs.Stored(ns)}, err
+	return namespace.Measure{Pending: int64(st.Accepted) - b.Done - b.Dead, StoredBytes: st.Bytes}, err
 }
 
-// use returns what of each quota a namespace uses.
-func (s *server) use(ns ident.Namespace) (map[string]int64, error) {
+// use returns what of each quota a namespace uses, and what its stored bytes consist of.
+func (s *server) use(ctx context.Context, ns ident.Namespace) (use, stored map[string]int64, err error) {
 	m, err := s.measure(ns)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
+	}
+	if err := (kept{s}).MeasureKept(ctx, ns); err != nil {
+		return nil, nil, err
+	}
+	stored = map[string]int64{"events": m.StoredBytes, "blobs": s.blobs.Stored(ns), "kv": s.kv.Stored(ns), "sqlite": s.databases.Stored(ns)}
+	total := int64(0)
+	for _, n := range stored {
+		total += n
 	}
 	h := s.deployer.State(ns).Held
 	return map[string]int64{
 		namespace.Functions: int64(h.Functions), namespace.Subscriptions: int64(h.Subscriptions), namespace.ModuleBytes: h.ModuleBytes,
-		namespace.Tokens: int64(s.guard.Valid(ns)), namespace.PendingEvents: m.Pending, namespace.StoredBytes: m.StoredBytes,
-	}, nil
+		namespace.Tokens: int64(s.guard.Valid(ns)), namespace.PendingEvents: m.Pending, namespace.StoredBytes: total,
+	}, stored, nil
 }
 
 // namespaces is httpapi.Namespaces: the registry, and what it takes to make and to delete a namespace whole.
@@ -133,8 +154,10 @@ func (n *namespaces) Create(ctx context.Context, by ident.PrincipalID, req *api.
 	return created, err
 }
 
-// Use returns what of each quota ns uses.
-func (n *namespaces) Use(ns ident.Namespace) (map[string]int64, error) { return n.server.use(ns) }
+// Use returns what of each quota ns uses, and what its stored bytes consist of.
+func (n *namespaces) Use(ctx context.Context, ns ident.Namespace) (use, stored map[string]int64, err error) {
+	return n.server.use(ctx, ns)
+}
 
 // Delete deletes a namespace and everything in it, on behalf of by. drain returns when no request is in ns any more. Events that
 // are pending keep it, unless force gives them up. From the moment that it is noted in the store, the deletion is brought to

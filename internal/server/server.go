@@ -109,6 +109,10 @@ type server struct {
 	keys      *keyring.Keyring
 	databases *sqlgrant.Files
 	kv        *kvgrant.Kind
+	kvFound   struct { // the buckets that there were when they were first asked for
+		sync.Mutex
+		names map[ident.Namespace][]string
+	}
 	blobs     *blobgrant.Kind
 	runners   grant.Runners
 	cells     cells
@@ -186,7 +190,7 @@ func (s *server) open(ctx context.Context) error {
 	if s.keys, err = keyring.New(ctx, root, s.engine.WrappedKeys()); err != nil {
 		return err
 	}
-	s.kv = kvgrant.New(kvgrant.Config{Open: s.kvBucket})
+	s.kv = kvgrant.New(kvgrant.Config{Open: s.kvBucket, Names: s.kvNames, Ready: kept{s}.MeasureKept, Admit: s.keep})
 	if err := s.openDatabases(); err != nil {
 		return err
 	}
@@ -532,7 +536,7 @@ func (s *server) sample() telemetry.Sample {
 		if ns, err := s.registry.Get(sp.ns); err == nil {
 			one.Quotas = ns.Quotas
 		}
-		if one.Use, err = s.use(sp.ns); err != nil {
+		if one.Use, _, err = s.use(context.Background(), sp.ns); err != nil {
 			s.log.Warn("read what a namespace uses", "namespace", string(sp.ns), "error", err)
 		}
 		out.Events = append(out.Events, one)

@@ -207,27 +207,64 @@ func (b *Bucket) List(ctx context.Context, prefix, after string, limit int) ([]E
 // listChunk is how many values are asked for at once: their subjects fit in one request.
 const listChunk = 256
 
-// getMany returns the entries of keys that are there.
-func (b *Bucket) getMany(ctx context.Context, keys []string) ([]Entry, error) {
+// Size returns how many keys there are, and the bytes of their values as they are stored, without opening any.
+func (b *Bucket) Size(ctx context.Context) (keys int, bytes int64, err error) {
+	names, err := b.Keys(ctx, "", "", 0)
+	if err != nil {
+		return 0, 0, err
+	}
+	for chunk := range slices.Chunk(names, listChunk) {
+		sealed, more, err := b.getSealed(ctx, chunk)
+		if err != nil {
+			return 0, 0, err
+		}
+		for _, key := range chunk {
+			data, ok := sealed[b.prefix+escape(key)]
+			if !ok && more > 0 {
+				m, err := b.engine.getState(ctx, b.prefix+escape(key))
+				if errors.Is(err, ErrNotFound) {
+					continue
+				}
+				if err != nil {
+					return 0, 0, err
+				}
+				data, ok = m.data, true
+			}
+			if ok {
+				keys, bytes = keys+1, bytes+int64(len(data))
+			}
+		}
+	}
+	return keys, bytes, nil
+}
+
+// getSealed returns the values of keys that are there, by subject, as they are stored. When more is not 0 some are missing, because all together
+// are too large for one answer.
+func (b *Bucket) getSealed(ctx context.Context, keys []string) (sealed map[string][]byte, more uint64, err error) {
 	req := directRequest{Batch: len(keys), MaxBytes: readBytes}
 	for _, key := range keys {
 		req.MultiLast = append(req.MultiLast, b.prefix+escape(key))
 	}
-	sealed := make(map[string][]byte, len(keys))
-	var more uint64
-	err := b.engine.read(ctx, func(ctx context.Context, l *link) (err error) {
+	sealed = make(map[string][]byte, len(keys))
+	err = b.engine.read(ctx, func(ctx context.Context, l *link) (err error) {
 		more, err = l.getBatch(ctx, stateStream, req, func(m message) error {
 			sealed[m.subject] = m.data
 			return nil
 		})
 		return err
 	})
+	return sealed, more, err
+}
+
+// getMany returns the entries of keys that are there.
+func (b *Bucket) getMany(ctx context.Context, keys []string) ([]Entry, error) {
+	sealed, more, err := b.getSealed(ctx, keys)
 	if err != nil {
 		return nil, err
 	}
 	entries := make([]Entry, 0, len(keys))
-	for i, key := range keys {
-		data, ok := sealed[req.MultiLast[i]]
+	for _, key := range keys {
+		data, ok := sealed[b.prefix+escape(key)]
 		switch {
 		case !ok && more == 0:
 			continue // removed meanwhile

@@ -388,3 +388,27 @@ func BenchmarkBucket(b *testing.B) {
 		}
 	})
 }
+
+// TestBucketSize: what a bucket takes is known without its keys, also when its values do not fit in one answer.
+func TestBucketSize(t *testing.T) {
+	t.Parallel()
+	e := open(t, t.TempDir())
+	b := openBucket(t, e, "sizes")
+	if keys, bytes, err := b.Size(t.Context()); keys != 0 || bytes != 0 || err != nil {
+		t.Errorf("Size of nothing = %d, %d, %v", keys, bytes, err)
+	}
+	want := int64(0)
+	for i := range 6 {
+		key, value := fmt.Sprint(i), strings.Repeat("v", 2<<20)
+		put(t, b, key, value)
+		sealed, err := fakeSealer{}.Seal(nil, []byte(value), []byte("bucket\x00\x05sizes"+key))
+		if err != nil {
+			t.Fatal(err)
+		}
+		want += int64(len(sealed))
+	}
+	put(t, openBucket(t, e, "others"), "x", "y")
+	if keys, bytes, err := b.Size(t.Context()); keys != 6 || bytes != want || err != nil {
+		t.Errorf("Size = %d, %d, %v; want 6, %d", keys, bytes, err, want)
+	}
+}

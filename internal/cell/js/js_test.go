@@ -109,6 +109,8 @@ func TestFrames(t *testing.T) {
 		t.Fatal(err)
 	}
 	stack := strings.Join([]string{
+		"    at event:1:1", // in a text that Response.json was given
+		"    at <input>:1:1",
 		"    at inner (f.js:2:4)",
 		"    at map (native)",
 		"    at <anonymous> (f.js:1:1)",

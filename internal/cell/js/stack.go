@@ -21,8 +21,19 @@ const maxFrames = 16
 // frameForm is a line of a QuickJS stack trace: "at handle (price.js:12:5)" or "at price.js:3:1".
 var frameForm = regexp.MustCompile(`^\s*at (?:(.*?) \()?([^()\n]*?):(\d{1,9})(?::(\d{1,9}))?\)?$`)
 
-// Frames reads the stack trace of an error: its first frames, those of the prelude and of built-in
-// functions left out, each where the author wrote it. The map is that of the script with this name;
+// textName is what the place of a fault in a JSON text is said to be in, where the host has it parsed, and builtInTextName where JSON.parse does.
+const (
+	textName        = "event"
+	builtInTextName = "<input>"
+)
+
+// inText reports whether a line of a stack trace is a place in a JSON text, of which the author knows nothing, and in no file.
+func inText(file, function string) bool {
+	return function == "" && (file == textName || file == builtInTextName)
+}
+
+// Frames reads the stack trace of an error: its first frames, those of the prelude, of built-in
+// functions and of texts that were parsed left out, each where the author wrote it. The map is that of the script with this name;
 // a nil map leaves the frames in the script.
 func Frames(stack, script string, m *sourcemap.Map) []Frame {
 	var frames []Frame
@@ -30,7 +41,7 @@ func Frames(stack, script string, m *sourcemap.Map) []Frame {
 	var mapped []int             // which frames these are
 	for line := range strings.Lines(stack) {
 		part := frameForm.FindStringSubmatch(strings.TrimRight(line, "\r\n"))
-		if part == nil || part[2] == preludeName {
+		if part == nil || part[2] == preludeName || inText(part[2], part[1]) {
 			continue
 		}
 		place := sourcemap.Place{File: part[2], Column: 1}

@@ -193,7 +193,7 @@ func (vm *VM) initialise(ctx context.Context) error {
 	if vm.state.context, err = vm.address(ctx, fnContext); err != nil {
 		return err
 	}
-	if vm.state.eventName, err = vm.place(ctx, []byte("event")); err != nil {
+	if vm.state.eventName, err = vm.place(ctx, []byte(textName)); err != nil {
 		return err
 	}
 	return vm.sample(ctx)

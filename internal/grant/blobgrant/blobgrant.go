@@ -85,8 +85,8 @@ type Config struct {
 	Open func(ctx context.Context, ns ident.Namespace, bucket string) (Place, error)
 	// Space returns an error when the disk has no room for more; nil is never.
 	Space func() error
-	// Admit returns an error when a namespace may not store n bytes more; nil is never.
-	Admit func(ctx context.Context, ns ident.Namespace, n int64) error
+	// Admit returns an error when a namespace may not store n bytes more; nil is never. done is called when they are in Stored, or will not be.
+	Admit func(ctx context.Context, ns ident.Namespace, n int64) (done func(), err error)
 	// Now is the clock; nil is time.Now.
 	Now    func() time.Time
 	Logger *slog.Logger
@@ -110,7 +110,7 @@ func New(cfg Config) (*Kind, error) {
 		cfg.Space = func() error { return nil }
 	}
 	if cfg.Admit == nil {
-		cfg.Admit = func(context.Context, ident.Namespace, int64) error { return nil }
+		cfg.Admit = func(context.Context, ident.Namespace, int64) (func(), error) { return func() {}, nil }
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now

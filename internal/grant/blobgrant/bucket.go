@@ -158,7 +158,7 @@ func (b *bucket) discard(id fileID) {
 	}
 	switch {
 	case err == nil:
-		b.kind.stored.add(b.ns, -stat.Size())
+		b.count(-stat.Size() - objectCost)
 	case !errors.Is(err, fs.ErrNotExist):
 		b.kind.cfg.Logger.Error("remove content that nothing refers to", "bucket", b.label, "file", id.String(), "error", err)
 	}
@@ -434,6 +434,15 @@ func (b *bucket) list(ctx context.Context, prefix, after string, limit int) ([]*
 	defer b.mu.RUnlock()
 	out, more := b.index.List(prefix, after, limit, b.kind.cfg.Now())
 	return out, more, nil
+}
+
+// count counts bytes on the disk, unless the namespace was removed with all of them.
+func (b *bucket) count(n int64) {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	if !b.gone {
+		b.kind.stored.add(b.ns, n)
+	}
 }
 
 // close has everything refused from now on: the namespace was removed.

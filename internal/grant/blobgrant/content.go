@@ -76,7 +76,7 @@ type writer struct {
 	number int64
 	sum    hash.Hash
 	size   int64
-	wrote  func(n int64) // is told what is on the disk more
+	wrote  func(n int64) // is told what the content takes more on the disk, as soon as it was given
 }
 
 func newWriter(path string, sealer Sealer, at place, wrote func(n int64)) (*writer, error) {
@@ -99,6 +99,7 @@ func (w *writer) write(p []byte) error {
 		}
 		n := min(chunkSize-len(w.plain), len(p))
 		w.plain = append(w.plain, p[:n]...)
+		w.wrote(int64(n))
 		p = p[n:]
 	}
 	return nil
@@ -112,13 +113,16 @@ func (w *writer) seal(last bool) (err error) {
 		return errors.New("BUG: a sealed chunk has another length than all others")
 	}
 	n, err := w.f.Write(w.sealed)
-	w.wrote(int64(n))
-	if err != nil {
-		return full(err)
-	}
+	w.wrote(int64(n - len(w.plain)))
 	w.plain = w.plain[:0]
 	w.number++
-	return nil
+	return full(err)
+}
+
+// drop takes back what was given and is not in the file.
+func (w *writer) drop() {
+	w.wrote(-int64(len(w.plain)))
+	w.plain = nil
 }
 
 // finish has the content on disk, and returns its digest.

@@ -9,7 +9,7 @@ import (
 	"sallyport/internal/ident"
 )
 
-// stored counts the bytes of content on the disk by namespace.
+// stored counts the bytes of content on the disk by namespace, with what an object takes beside it.
 type stored struct {
 	mu    sync.Mutex
 	bytes map[ident.Namespace]int64
@@ -29,7 +29,7 @@ func (s *stored) measure(dir string) error {
 			}
 			info, err := d.Info()
 			if err == nil {
-				s.bytes[ident.Namespace(ns.Name())] += info.Size()
+				s.bytes[ident.Namespace(ns.Name())] += info.Size() + objectCost
 			}
 			return err
 		})

@@ -95,30 +95,34 @@ func (u *upload) begin(ctx context.Context) error {
 	if err := b.begin(ctx, u.id, &u.terms); err != nil {
 		return err
 	}
-	if err := u.reserve(ctx, objectCost); err != nil {
+	done, err := u.reserve(ctx, objectCost)
+	if err != nil {
 		return err
 	}
-	var err error
-	u.w, err = newWriter(b.path(u.id), b.sealer, b.place(u.id), func(n int64) { b.kind.stored.add(b.ns, n) })
+	defer done()
+	u.w, err = newWriter(b.path(u.id), b.sealer, b.place(u.id), b.count)
+	if err == nil {
+		b.count(objectCost)
+	}
 	u.idle = time.AfterFunc(uploadIdle, u.abort)
 	return err
 }
 
-// reserve takes n bytes of the quotas. u.mu is held.
-func (u *upload) reserve(ctx context.Context, n int64) error {
+// reserve takes n bytes of the quotas; done is called when they were written, or were not. u.mu is held.
+func (u *upload) reserve(ctx context.Context, n int64) (done func(), err error) {
 	b := u.door.bucket
 	if err := b.kind.cfg.Space(); err != nil {
-		return err
+		return nil, err
 	}
 	if err := b.reserve(ctx, n, u.door.grant.Quota); err != nil {
-		return err
+		return nil, err
 	}
-	if err := b.kind.cfg.Admit(ctx, b.ns, n); err != nil {
+	if done, err = b.kind.cfg.Admit(ctx, b.ns, n); err != nil {
 		b.unreserve(n)
-		return err
+		return nil, err
 	}
 	u.reserved += n
-	return nil
+	return done, nil
 }
 
 // write adds content behind the offset bytes that are there. When it fails for what was asked, nothing changes; else the upload ends.
@@ -144,9 +148,11 @@ func (u *upload) append(ctx context.Context, offset int64, p []byte) (int64, err
 	case int64(len(p)) > most-size:
 		return 0, tooLarge(most)
 	}
-	if err := u.reserve(ctx, int64(len(p))); err != nil {
+	done, err := u.reserve(ctx, int64(len(p)))
+	if err != nil {
 		return 0, err
 	}
+	defer done()
 	if err := u.w.write(p); err != nil {
 		// What is on the disk is not known: no problem of the caller's, whatever it is.
 		return 0, u.broken(err)
@@ -203,6 +209,7 @@ func (u *upload) end(keep bool) {
 		u.idle.Stop()
 	}
 	if u.w != nil {
+		u.w.drop()
 		if err := u.w.f.Close(); err != nil && !errors.Is(err, fs.ErrClosed) {
 			d.kind.cfg.Logger.Error("close the file of an upload", "bucket", d.bucket.label, "error", err)
 		}

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"sallyport/internal/grant/expiring"
+	"sallyport/internal/ident"
+	"sallyport/internal/keyring"
 	"sallyport/internal/problem"
 	"sallyport/internal/store"
 )
@@ -20,6 +22,9 @@ const (
 	cacheBytes = 8 << 20
 	// entryCost is what an entry costs of the quota beside its key and its value, in bytes.
 	entryCost = 64
+	// recordCost is more than what an entry takes on the disk beside its sealed value, in bytes: its subject in the store, with the names of the
+	// namespace and the bucket and the digest of its key, and the head of the record.
+	recordCost = 256
 	// sweepEvery is how often values whose time is over are removed, and sweepMost how many at a time: each costs a write.
 	sweepEvery, sweepMost = time.Minute, 32
 )
@@ -37,6 +42,11 @@ type entry struct {
 // cost is what the entry takes of the quota.
 func (e *entry) cost() int64 { return int64(len(e.key) + e.size + entryCost) }
 
+// onDisk is what the entry takes of the disk.
+func (e *entry) onDisk() int64 {
+	return int64(entryHead+len(e.key)+e.size) + keyring.Overhead + recordCost
+}
+
 // Over implements expiring.Entry.
 func (e *entry) Over(now time.Time) bool { return !e.expires.IsZero() && !now.Before(e.expires) }
 
@@ -53,6 +63,9 @@ func (e *entry) describe(dst []byte) []byte {
 // bucket is the state of a bucket: an index of all its keys in memory, loaded when it is first used, and some of its values. The
 // storage has everything. Changes wait for their turn, and are in the index once they are on disk.
 type bucket struct {
+	kind    *Kind
+	ns      ident.Namespace
+	name    string
 	storage Storage
 	hide    func(string) string
 	now     func() time.Time
@@ -69,18 +82,43 @@ type bucket struct {
 	swept  time.Time
 }
 
-func newBucket(storage Storage, hide func(string) string, now func() time.Time) *bucket {
-	b := &bucket{storage: storage, hide: hide, now: now, turn: make(chan struct{}, 1)}
+func newBucket(k *Kind, ns ident.Namespace, name string, storage Storage, hide func(string) string) *bucket {
+	b := &bucket{kind: k, ns: ns, name: name, storage: storage, hide: hide, now: k.cfg.Now, turn: make(chan struct{}, 1)}
 	b.turn <- struct{}{}
 	return b
 }
 
-// take waits for the turn to change something, and sees that the index is loaded.
-func (b *bucket) take(ctx context.Context) error {
+// wait waits for the turn to change something.
+func (b *bucket) wait(ctx context.Context) error {
 	select {
 	case <-b.turn:
+		return nil
 	case <-ctx.Done():
 		return problem.New(problem.Timeout, "grant.timeout", "the bucket was busy for too long").WithRetryAfter(time.Second).WithCause(ctx.Err())
+	}
+}
+
+// measure counts what the bucket takes of the disk, unless load has.
+func (b *bucket) measure(ctx context.Context) error {
+	if err := b.wait(ctx); err != nil {
+		return err
+	}
+	defer func() { b.turn <- struct{}{} }()
+	if b.isLoaded() {
+		return nil
+	}
+	keys, bytes, err := b.storage.Size(ctx)
+	if err != nil {
+		return err
+	}
+	b.kind.stored.Set(b.ns, b.name, bytes+int64(keys)*recordCost)
+	return nil
+}
+
+// take waits for the turn to change something, and sees that the index is loaded.
+func (b *bucket) take(ctx context.Context) error {
+	if err := b.wait(ctx); err != nil {
+		return err
 	}
 	if err := b.load(ctx); err != nil {
 		b.turn <- struct{}{}
@@ -105,14 +143,14 @@ func (b *bucket) load(ctx context.Context) error {
 		return err
 	}
 	index := make(map[string]*entry, len(stored))
-	var used, cached int64
+	var used, cached, onDisk int64
 	latest := b.latest
 	for _, s := range stored {
 		e, err := parseEntry(s.Value)
 		if err != nil || b.hide(e.key) != s.Key {
 			return fmt.Errorf("read an entry of a bucket: %w", errors.Join(errEntry, err))
 		}
-		latest, used = max(latest, e.version), used+e.cost()
+		latest, used, onDisk = max(latest, e.version), used+e.cost(), onDisk+e.onDisk()
 		if cached += int64(e.size); cached > cacheBytes {
 			cached -= int64(e.size)
 			e.value = nil
@@ -122,6 +160,7 @@ func (b *bucket) load(ctx context.Context) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.index, b.used, b.cached, b.latest, b.loaded = expiring.New(index), used, cached, latest, true
+	b.kind.stored.Set(b.ns, b.name, onDisk)
 	return nil
 }
 
@@ -225,18 +264,22 @@ func (b *bucket) version(key string) uint64 {
 // put stores an entry. The turn is held.
 func (b *bucket) put(ctx context.Context, e *entry, quota int64) error {
 	e.size = len(e.value)
-	if err := b.fits(ctx, e, quota); err != nil {
+	done, err := b.fits(ctx, e, quota)
+	if err != nil {
 		return err
 	}
+	defer done()
 	b.mu.Lock()
 	// The time makes versions grow across restarts, also when the newest value was deleted.
 	b.latest = max(b.latest+1, uint64(b.now().UnixMicro()))
 	e.version = b.latest
 	b.mu.Unlock()
 	if err := b.storage.Put(ctx, b.hide(e.key), e.append(nil)); err != nil {
+		b.kind.stored.Add(b.ns, b.name, e.onDisk()) // it may be there; the next load says
 		b.forget()
 		return err
 	}
+	b.kind.stored.Add(b.ns, b.name, e.onDisk())
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.drop(e.key)
@@ -246,29 +289,41 @@ func (b *bucket) put(ctx context.Context, e *entry, quota int64) error {
 	return nil
 }
 
-// fits removes some values whose time is over, and reports whether there is room for e. The turn is held.
-func (b *bucket) fits(ctx context.Context, e *entry, quota int64) error {
+// fits removes some values whose time is over, and has room for e taken: in the bucket, and in the namespace until done is called. The turn is held.
+func (b *bucket) fits(ctx context.Context, e *entry, quota int64) (done func(), err error) {
 	if now := b.now(); now.Sub(b.swept) >= sweepEvery {
 		b.swept = now
 		if _, err := b.sweep(ctx, sweepMost); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	for {
-		b.mu.RLock()
-		used := b.used
-		if old := b.index.Get(e.key); old != nil {
-			used -= old.cost()
-		}
-		b.mu.RUnlock()
-		if used+e.cost() <= quota {
-			return nil
+		done, full := b.admit(e, quota)
+		if full == nil {
+			return done, nil
 		}
 		if removed, err := b.sweep(ctx, sweepMost); err != nil || removed == 0 {
-			return errors.Join(err, problem.New(problem.Exhausted, "grant.kv_full", "the bucket has reached its quota of %d bytes", quota).
-				WithHint("delete keys, give values a ttl, or raise quota of the grant"))
+			return nil, errors.Join(err, full)
 		}
 	}
+}
+
+// admit takes room for e, or returns why there is none.
+func (b *bucket) admit(e *entry, quota int64) (done func(), err error) {
+	b.mu.RLock()
+	used, more := b.used, e.onDisk()
+	if old := b.index.Get(e.key); old != nil {
+		used, more = used-old.cost(), more-old.onDisk()
+	}
+	b.mu.RUnlock()
+	if used+e.cost() > quota {
+		return nil, problem.New(problem.Exhausted, "grant.kv_full", "the bucket has reached its quota of %d bytes", quota).
+			WithHint("delete keys, give values a ttl, or raise quota of the grant")
+	}
+	if more <= 0 {
+		return func() {}, nil
+	}
+	return b.kind.cfg.Admit(b.ns, more)
 }
 
 // sweep removes values whose time is over, at most that many. The turn is held.
@@ -304,6 +359,7 @@ func (b *bucket) drop(key string) {
 		return
 	}
 	b.used, b.cached = b.used-e.cost(), b.cached-int64(len(e.value))
+	b.kind.stored.Add(b.ns, b.name, -e.onDisk())
 	e.value = nil // or room, which may still find it, would count it again
 }
 

@@ -6,7 +6,8 @@
 //   - A change is on disk when it is answered. Changes of a bucket follow one another: a version that compareAndSet names is the one that
 //     is replaced, or nothing is. A version is never used again.
 //   - Keys and values are sealed; a key is known to the disk by a keyed digest.
-//   - Bytes of a value and of a bucket, and the length of lists are bounded.
+//   - Bytes of a value and of a bucket, and the length of lists are bounded. A value that takes more on the disk than the one before is stored after
+//     the namespace was asked, and counted before anything else is.
 //
 // Callers: grant, through its Registry; server, which makes the Kind.
 package kvgrant
@@ -24,6 +25,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"sallyport/internal/grant"
+	"sallyport/internal/grant/tally"
 	"sallyport/internal/ident"
 	"sallyport/internal/manifest"
 	"sallyport/internal/problem"
@@ -55,6 +57,8 @@ type Storage interface {
 	Put(ctx context.Context, key string, value []byte) error
 	Delete(ctx context.Context, key string) error
 	List(ctx context.Context, prefix, after string, limit int) ([]store.Entry, error)
+	// Size returns how many keys there are, and the bytes of their values as they are stored.
+	Size(ctx context.Context) (keys int, bytes int64, err error)
 }
 
 // Config says where buckets are kept.
@@ -63,11 +67,19 @@ type Config struct {
 	Open func(ctx context.Context, ns ident.Namespace, bucket string) (Storage, func(key string) string, error)
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
+	// Names returns the buckets of a namespace that have something; nil is none.
+	Names func(ctx context.Context, ns ident.Namespace) ([]string, error)
+	// Ready is called before a value is stored, when nothing is held: it finds out what the namespace keeps. Admit returns an error when it may
+	// not keep n bytes more; done is called when they are in Stored, or will not be. Without them nothing is asked.
+	Ready func(ctx context.Context, ns ident.Namespace) error
+	Admit func(ns ident.Namespace, n int64) (done func(), err error)
 }
 
 // Kind opens doors of kind kv. It is safe for concurrent use.
 type Kind struct {
 	cfg Config
+
+	stored tally.Tally // what buckets take on the disk, also those without a door
 
 	mu      sync.Mutex
 	buckets map[string]*bucket
@@ -78,6 +90,15 @@ func New(cfg Config) *Kind {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
+	if cfg.Names == nil {
+		cfg.Names = func(context.Context, ident.Namespace) ([]string, error) { return nil, nil }
+	}
+	if cfg.Ready == nil {
+		cfg.Ready = func(context.Context, ident.Namespace) error { return nil }
+	}
+	if cfg.Admit == nil {
+		cfg.Admit = func(ident.Namespace, int64) (func(), error) { return func() {}, nil }
+	}
 	return &Kind{cfg: cfg, buckets: map[string]*bucket{}}
 }
 
@@ -87,26 +108,36 @@ func (k *Kind) Open(ctx context.Context, o grant.Opening) (grant.Door, error) {
 	if g == nil {
 		return nil, problem.New(problem.Internal, "internal", "grant %q is of another kind", o.Name)
 	}
-	name := string(o.Namespace) + "/" + g.Bucket // neither has a slash
+	b, err := k.hold(ctx, o.Namespace, g.Bucket)
+	if err != nil {
+		return nil, err
+	}
+	return &door{kind: k, bucket: b, grant: g, reply: int(o.Grant.Limits.Reply)}, nil
+}
+
+// hold returns a bucket, which release gives back.
+func (k *Kind) hold(ctx context.Context, ns ident.Namespace, name string) (*bucket, error) {
+	label := string(ns) + "/" + name // neither has a slash
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	b := k.buckets[name]
+	b := k.buckets[label]
 	if b == nil {
-		storage, hide, err := k.cfg.Open(ctx, o.Namespace, g.Bucket)
+		storage, hide, err := k.cfg.Open(ctx, ns, name)
 		if err != nil {
 			return nil, err
 		}
-		b = newBucket(storage, hide, k.cfg.Now)
-		k.buckets[name] = b
+		b = newBucket(k, ns, name, storage, hide)
+		k.buckets[label] = b
 	}
 	b.doors++
-	return &door{kind: k, name: name, bucket: b, grant: g, reply: int(o.Grant.Limits.Reply)}, nil
+	return b, nil
 }
 
 // release gives a bucket back; what is kept of it in memory goes with its last door.
-func (k *Kind) release(name string, b *bucket) {
+func (k *Kind) release(b *bucket) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	name := string(b.ns) + "/" + b.name
 	if b.doors--; b.doors == 0 && k.buckets[name] == b {
 		delete(k.buckets, name)
 	}
@@ -117,11 +148,39 @@ func (k *Kind) Forget(ns ident.Namespace) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	maps.DeleteFunc(k.buckets, func(name string, _ *bucket) bool { return strings.HasPrefix(name, string(ns)+"/") })
+	k.stored.Forget(ns)
+}
+
+// Stored returns the bytes that the buckets of a namespace take on the disk, as far as they were measured or used.
+func (k *Kind) Stored(ns ident.Namespace) int64 { return k.stored.Of(ns) }
+
+// Measure finds out what Stored returns, unless that is known. The caller holds nothing that a use may wait for.
+func (k *Kind) Measure(ctx context.Context, ns ident.Namespace) error {
+	return k.stored.Measure(ns, func() error {
+		names, err := k.cfg.Names(ctx, ns)
+		if err != nil {
+			return err
+		}
+		for _, name := range names {
+			if k.stored.Has(ns, name) {
+				continue
+			}
+			b, err := k.hold(ctx, ns, name)
+			if err != nil {
+				return err
+			}
+			err = b.measure(ctx)
+			k.release(b)
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 type door struct {
 	kind   *Kind
-	name   string
 	bucket *bucket
 	grant  *manifest.KVGrant
 	reply  int
@@ -130,7 +189,7 @@ type door struct {
 
 // Close gives the bucket back.
 func (d *door) Close() error {
-	d.closed.Do(func() { d.kind.release(d.name, d.bucket) })
+	d.closed.Do(func() { d.kind.release(d.bucket) })
 	return nil
 }
 
@@ -241,6 +300,9 @@ func (d *door) set(ctx context.Context, key string, r *request, call *grant.Call
 	if err != nil {
 		return grant.Reply{}, err
 	}
+	if err := d.kind.cfg.Ready(ctx, d.bucket.ns); err != nil {
+		return grant.Reply{}, err
+	}
 	set, current, err := d.bucket.set(ctx, e, r.Version, d.grant.Quota)
 	if err != nil {
 		return grant.Reply{}, err
@@ -304,6 +366,9 @@ func (d *door) increment(ctx context.Context, key string, r *request) (grant.Rep
 	by := r.by()
 	expires, err := d.expiry(r.TTL)
 	if err != nil {
+		return grant.Reply{}, err
+	}
+	if err := d.kind.cfg.Ready(ctx, d.bucket.ns); err != nil {
 		return grant.Reply{}, err
 	}
 	value, version, err := d.bucket.increment(ctx, key, by, expires, d.grant.Quota)

@@ -29,6 +29,9 @@ import (
 
 // world is a real store in a folder.
 type world struct {
+	dir    string
+	keys   *keyring.Keyring
+	admit  func(ident.Namespace, int64) (func(), error) // nil is always
 	engine *store.Engine
 	kind   *kvgrant.Kind
 	now    time.Time
@@ -60,16 +63,41 @@ func openWorld(ctx context.Context, dir string) (*world, error) {
 	if err != nil {
 		return nil, errors.Join(err, engine.Close())
 	}
-	w := &world{engine: engine, now: time.Now()}
-	w.kind = kvgrant.New(kvgrant.Config{Now: w.clock, Open: func(ctx context.Context, ns ident.Namespace, name string) (kvgrant.Storage, func(string) string, error) {
-		sealer, err := keys.Sealer(ctx, ns, "kv")
-		if err != nil {
-			return nil, nil, err
-		}
-		bucket, err := engine.Bucket(ctx, "kv."+string(ns)+"."+name, sealer)
-		return bucket, func(key string) string { return fmt.Sprintf("%x", sealer.MACStrings(name, key)) }, err
-	}})
+	w := &world{dir: dir, keys: keys, engine: engine, now: time.Now()}
+	w.kind = w.newKind()
 	return w, nil
+}
+
+// newKind returns what a process has of the store.
+func (w *world) newKind() *kvgrant.Kind {
+	var kind *kvgrant.Kind
+	kind = kvgrant.New(kvgrant.Config{
+		Now: w.clock,
+		Open: func(ctx context.Context, ns ident.Namespace, name string) (kvgrant.Storage, func(string) string, error) {
+			sealer, err := w.keys.Sealer(ctx, ns, "kv")
+			if err != nil {
+				return nil, nil, err
+			}
+			bucket, err := w.engine.Bucket(ctx, "kv."+string(ns)+"."+name, sealer)
+			return bucket, func(key string) string { return fmt.Sprintf("%x", sealer.MACStrings(name, key)) }, err
+		},
+		Names: func(ctx context.Context, ns ident.Namespace) ([]string, error) {
+			prefix := "kv." + string(ns) + "."
+			names, err := w.engine.BucketNames(ctx, prefix)
+			for i := range names {
+				names[i] = strings.TrimPrefix(names[i], prefix)
+			}
+			return names, err
+		},
+		Ready: func(ctx context.Context, ns ident.Namespace) error { return kind.Measure(ctx, ns) },
+		Admit: func(ns ident.Namespace, n int64) (func(), error) {
+			if w.admit == nil {
+				return func() {}, nil
+			}
+			return w.admit(ns, n)
+		},
+	})
+	return kind
 }
 
 func newWorld(t testing.TB) *world {
@@ -117,7 +145,7 @@ func refused(t testing.TB, door grant.Door, op, request, code string) {
 		t.Errorf("%s %.80s = %v; want %s", op, request, err, code)
 	}
 	switch code {
-	case "grant.kv_full", "grant.kv_not_a_number":
+	case "grant.kv_full", "grant.kv_not_a_number", "namespace.storage_full":
 		return // which depends on what is there
 	}
 	refusedInRehearsal(t, door, op, request, code)

@@ -263,6 +263,9 @@ func (l *lite) rebuild(tables schema, g *manifest.SQLGrant, others []manifest.Gr
 		if err := l.setUpOnce(text); err != nil {
 			at := grant.CheckFault{Key: []string{"setup", strconv.Itoa(i)}, Statement: text, Offset: offsetIn(text, err)}
 			at.Detail = fmt.Sprintf("statement %d of the set-up of database %q: %s", i+1, g.SQLite, l.explain(err))
+			if len(tables.seen) > 0 { // each of them was run once, as it was then
+				at.Detail += "; add statements behind those that were run, and change none of them"
+			}
 			return []grant.CheckFault{at}, nil // what follows from it would be no fault of its own
 		}
 	}

@@ -29,12 +29,13 @@ func connectProblem(ctx context.Context, grantName string, err error) error {
 		return problem.New(problem.Denied, "grant.sql_plain", "the database of grant %q is on another machine, and its address turns TLS off", grantName).
 			WithHint("remove sslmode from the address; give the grant a ca when the certificate comes from a CA of your own").WithCause(err)
 	case refused && strings.HasPrefix(refusal.Code, "28"):
-		return problem.New(problem.Denied, "grant.sql_login", "the database of grant %q refuses its user or password", grantName).WithCause(err)
+		return problem.New(problem.Denied, "grant.sql_login", "the database of grant %q refuses its user or password", grantName).
+			WithHint("set the secret with its address anew: `sallyport secret set`").WithCause(err)
 	case ctx.Err() != nil:
 		return timedOut(ctx, err)
 	}
 	return problem.New(problem.Unavailable, "grant.sql_unreachable", "the database of grant %q cannot be reached", grantName).
-		WithHint("is it running, and does its certificate name the host of the address?").WithRetryAfter(retryAfter).WithCause(err)
+		WithHint("is it running, does its certificate name the host of the address, and is its CA a public one or that of the grant's ca?").WithRetryAfter(retryAfter).WithCause(err)
 }
 
 func timedOut(ctx context.Context, err error) error {

@@ -2,6 +2,7 @@ package sqlgrant
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -17,6 +18,7 @@ import (
 	"github.com/ncruces/go-sqlite3/vfs"
 
 	"sallyport/internal/grant/sqlgrant/sealedfile"
+	"sallyport/internal/grant/tally"
 	"sallyport/internal/ident"
 	"sallyport/internal/manifest"
 	"sallyport/internal/problem"
@@ -31,15 +33,24 @@ type FilesConfig struct {
 	// Space returns an error when the disk has no room for more; nil is never.
 	Space func() error
 	// Roots returns what keeps the roots of the databases of a namespace; without it, an older copy of a file is not noticed.
-	Roots  func(ctx context.Context, ns ident.Namespace) (Roots, error)
+	Roots func(ctx context.Context, ns ident.Namespace) (Roots, error)
+	// Ready is called before a database is opened, when nothing is held: it finds out what the namespace keeps. Admit returns an error when it may
+	// not keep n bytes more; done is called when they are in Stored, or will not be. Without them nothing is asked.
+	Ready  func(ctx context.Context, ns ident.Namespace) error
+	Admit  func(ns ident.Namespace, n int64) (done func(), err error)
 	Logger *slog.Logger
 }
+
+// pageCost is what a page takes on the disk, in bytes: sealed, and with its part of the head of its batch.
+const pageCost = sealedfile.PageSize + 64
 
 // Files keeps the SQLite databases of all namespaces. Each is open once, however many grants use it. It is safe for
 // concurrent use. Only one process may use a folder.
 type Files struct {
 	cfg FilesConfig
 	vfs string // what SQLite knows the sealed files by
+
+	stored tally.Tally // what databases take on the disk, open or not
 
 	mu      sync.Mutex // held while a database is opened or closed
 	opened  map[string]*lite
@@ -56,6 +67,12 @@ func NewFiles(cfg FilesConfig) (*Files, error) {
 	}
 	if cfg.Space == nil {
 		cfg.Space = func() error { return nil }
+	}
+	if cfg.Ready == nil {
+		cfg.Ready = func(context.Context, ident.Namespace) error { return nil }
+	}
+	if cfg.Admit == nil {
+		cfg.Admit = func(ident.Namespace, int64) (func(), error) { return func() {}, nil }
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -80,6 +97,9 @@ func (f *Files) Close() error {
 
 // open returns a database for one door, and makes its tables.
 func (f *Files) open(ctx context.Context, ns ident.Namespace, g *manifest.SQLGrant) (database, error) {
+	if err := f.cfg.Ready(ctx, ns); err != nil {
+		return nil, err
+	}
 	name := string(ns) + "/" + g.SQLite // neither has a slash
 	l, err := f.take(ctx, ns, name)
 	if err != nil {
@@ -106,9 +126,12 @@ func (f *Files) there(ctx context.Context, ns ident.Namespace, name string) (*li
 	return f.takeLocked(ctx, ns, name)
 }
 
+// sealedSuffix is what the name of a file has behind that of its database.
+const sealedSuffix = ".sealed"
+
 // path returns the file of a database.
 func (f *Files) path(name string) string {
-	return filepath.Join(f.cfg.Dir, filepath.FromSlash(name)+".sealed")
+	return filepath.Join(f.cfg.Dir, filepath.FromSlash(name)+sealedSuffix)
 }
 
 func (f *Files) take(ctx context.Context, ns ident.Namespace, name string) (*lite, error) {
@@ -134,11 +157,13 @@ func (f *Files) takeLocked(ctx context.Context, ns ident.Namespace, name string)
 	if err != nil {
 		return nil, unreadable(name, err)
 	}
-	f.handles[name] = &sealedDB{file: sealed, anchor: a}
+	db := &sealedDB{files: f, ns: ns, name: name, file: sealed, anchor: a}
+	db.count()
+	f.handles[name] = db
 	defer delete(f.handles, name)
-	l, err := openLite(name, f.vfs, sealed, f.cfg.Space)
+	l, err := openLite(name, f.vfs, db, f.cfg.Space)
 	if err != nil {
-		return nil, unreadable(name, errors.Join(sealed.Damage(), err, sealed.Close(), a.end(sealed.Root())))
+		return nil, unreadable(name, errors.Join(db.refused, sealed.Damage(), err, sealed.Close(), a.end(sealed.Root())))
 	}
 	l.anchor = a
 	l.doors = 1
@@ -183,7 +208,59 @@ func (f *Files) Remove(ns ident.Namespace) error {
 			_ = l.end() // its keys are gone, so it cannot be closed well, and need not be
 		}
 	}
-	return os.RemoveAll(filepath.Join(f.cfg.Dir, string(ns)))
+	if err := os.RemoveAll(filepath.Join(f.cfg.Dir, string(ns))); err != nil {
+		return err
+	}
+	f.stored.Forget(ns)
+	return nil
+}
+
+// Stored returns the bytes that the databases of a namespace take, as far as they were measured or opened. A file has more than its database while not
+// much of it is outdated: at most as much again, and sealedfile.MinGarbage.
+func (f *Files) Stored(ns ident.Namespace) int64 { return f.stored.Of(ns) }
+
+// Measure finds out what Stored returns, unless that is known. The caller holds nothing that a use may wait for.
+func (f *Files) Measure(ctx context.Context, ns ident.Namespace) error {
+	return f.stored.Measure(ns, func() error {
+		f.mu.Lock() // so none is opened meanwhile
+		defer f.mu.Unlock()
+		entries, err := os.ReadDir(filepath.Join(f.cfg.Dir, string(ns)))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		for _, e := range entries {
+			base, ok := strings.CutSuffix(e.Name(), sealedSuffix)
+			name := string(ns) + "/" + base
+			if !ok || f.stored.Has(ns, name) {
+				continue
+			}
+			if err := f.measure(ctx, ns, name); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// measure counts what a database that is not open takes. f.mu is held.
+func (f *Files) measure(ctx context.Context, ns ident.Namespace, name string) error {
+	sealer, err := f.cfg.Sealer(ctx, ns)
+	if err != nil {
+		return err
+	}
+	pages, err := sealedfile.Measure(f.path(name), name, sealer)
+	bytes := pages * pageCost
+	if err != nil {
+		// What is damaged still takes its place, and must not keep others from theirs.
+		stat, statErr := os.Stat(f.path(name))
+		if statErr != nil {
+			return errors.Join(err, statErr)
+		}
+		f.cfg.Logger.WarnContext(ctx, "a database could not be measured, so its file counts", "database", name, "error", err)
+		bytes = stat.Size()
+	}
+	f.stored.Set(ns, name, bytes)
+	return nil
 }
 
 // share is a door's part of a database.
@@ -218,8 +295,64 @@ func (sealedVFS) FullPathname(name string) (string, error) { return name, nil }
 
 // sealedDB is a sealed file as SQLite sees it. One connection has it alone, so its locks are words.
 type sealedDB struct {
+	files  *Files
+	ns     ident.Namespace
+	name   string
 	file   *sealedfile.File
 	anchor *anchor
+
+	// Who has the turn of the database may use these. frees says that what runs only deletes, so that it is not refused for what it may need meanwhile.
+	// refused is why a commit was refused, which SQLite cannot say.
+	frees   bool
+	refused error
+	// free is how many pages SQLite has no use for, and shrinks that they can be cut off.
+	free    int64
+	shrinks bool
+}
+
+// count says what the database takes on the disk.
+func (d *sealedDB) count() { d.files.stored.Set(d.ns, d.name, d.file.Committed()*pageCost) }
+
+const (
+	// sparePages is how many pages without use a database keeps for its next rows: cutting them off costs a commit. So it keeps an eighth of its pages.
+	sparePages = 32
+	// cutPages is how many are cut off at a time, so that their journal fits in the memory of the connection, and maxCuts how often after one change:
+	// 128 MiB, of which each was a commit. The next change goes on.
+	cutPages, maxCuts = 2048, 16
+)
+
+// shrink cuts off pages that deletes have left without use. That it fails is no failure of the change, which is on the disk.
+func (d *sealedDB) shrink(l *lite) {
+	l.tending = true
+	defer func() { l.tending = false }()
+	for range maxCuts {
+		before := d.free
+		if !d.shrinks || d.free <= sparePages || d.free <= d.file.Committed()/8 {
+			return
+		}
+		if err := l.conn.Exec(fmt.Sprintf("pragma incremental_vacuum(%d)", cutPages)); err != nil {
+			d.files.cfg.Logger.Warn("cut off the free pages of a database", "database", d.name, "error", err)
+			return
+		}
+		if d.free >= before {
+			return
+		}
+	}
+}
+
+// The places of numbers in the first page of a database (https://www.sqlite.org/fileformat.html, section 1.3).
+const (
+	freePagesAt  = 36
+	largestRoot  = 52 // not 0 when pages can be cut off
+	headerLength = 100
+)
+
+// look takes from the first page what it says of free pages.
+func (d *sealedDB) look(page int64, content []byte) {
+	if page == 0 && len(content) >= headerLength {
+		d.free = int64(binary.BigEndian.Uint32(content[freePagesAt:]))
+		d.shrinks = binary.BigEndian.Uint32(content[largestRoot:]) != 0
+	}
 }
 
 func (d *sealedDB) ReadAt(b []byte, offset int64) (int, error) {
@@ -228,6 +361,7 @@ func (d *sealedDB) ReadAt(b []byte, offset int64) (int, error) {
 	if err != nil {
 		return 0, ioError(err, sqlite3.IOERR_READ)
 	}
+	d.look(page, content)
 	n := copy(b, content[from:])
 	if n < len(b) {
 		return n, io.EOF // SQLite does not read across pages
@@ -242,18 +376,40 @@ func (d *sealedDB) WriteAt(b []byte, offset int64) (int, error) {
 	if err := d.file.Write(offset/sealedfile.PageSize, b); err != nil {
 		return 0, ioError(err, sqlite3.IOERR_WRITE)
 	}
+	d.look(offset/sealedfile.PageSize, b)
 	return len(b), nil
 }
 
+// Truncate is called within a commit, and after one that has cut pages off: then it is one of its own, since no Sync follows.
 func (d *sealedDB) Truncate(size int64) error {
-	return ioError(d.file.Truncate((size+sealedfile.PageSize-1)/sealedfile.PageSize), sqlite3.IOERR_TRUNCATE)
+	err := d.file.Truncate((size + sealedfile.PageSize - 1) / sealedfile.PageSize)
+	if err == nil && !d.file.Pending() && d.file.Pages() < d.file.Committed() {
+		err = d.commit()
+	}
+	return ioError(err, sqlite3.IOERR_TRUNCATE)
 }
 
-// Sync is SQLite's commit: its journal is in memory, so nothing is synced before that.
+// Sync is SQLite's commit: its journal is in memory, so nothing is synced before that. It is where a database grows, and so where the namespace is
+// asked. After a refusal SQLite puts back the pages that it has written, and syncs that.
 func (d *sealedDB) Sync(vfs.SyncFlag) error {
-	if err := d.file.Commit(); err != nil {
-		return ioError(err, sqlite3.IOERR_FSYNC)
+	done := func() {}
+	if more := d.file.Pages() - d.file.Committed(); more > 0 && !d.frees {
+		var err error
+		if done, err = d.files.cfg.Admit(d.ns, more*pageCost); err != nil {
+			d.refused = err
+			return vfs.SystemError(err, sqlite3.FULL)
+		}
 	}
+	defer done()
+	return ioError(d.commit(), sqlite3.IOERR_FSYNC)
+}
+
+// commit has what was written on the disk, and says so.
+func (d *sealedDB) commit() error {
+	if err := d.file.Commit(); err != nil {
+		return err
+	}
+	d.count()
 	d.anchor.note(d.file.Root())
 	return nil
 }

@@ -38,7 +38,7 @@ const (
 // lite is an open SQLite database: one connection, which its users take turns with.
 type lite struct {
 	name   string
-	file   *sealedfile.File
+	db     *sealedDB // nil when it is in memory
 	space  func() error
 	anchor *anchor // of the file, nil when nothing is kept
 	// doors counts those that have it, and removed says that its file goes. Files.mu guards both.
@@ -47,29 +47,41 @@ type lite struct {
 
 	turn     chan struct{} // holds one token; who has it may use what follows
 	conn     *sqlite3.Conn
-	prepared map[string]*sqlite3.Stmt
+	prepared map[string]preparedStmt
 	settling bool // tables may be made and changed
+	tending  bool // free pages may be cut off
+	grows    bool // the statement that is being prepared does more than read and delete
 	pages    int64
 }
 
+// preparedStmt is a statement that is ready to run.
+type preparedStmt struct {
+	*sqlite3.Stmt
+	grows bool
+}
+
 // openLite opens the database in a file; without a file it is in memory, empty.
-func openLite(name, vfsName string, file *sealedfile.File, space func() error) (*lite, error) {
-	address := "file:" + name + "?vfs=" + vfsName
-	if file == nil {
+func openLite(name, vfsName string, db *sealedDB, space func() error) (*lite, error) {
+	address, vacuum := "file:"+name+"?vfs="+vfsName, ""
+	switch {
+	case db == nil:
 		address += "&mode=memory"
+	case db.file.Pages() == 0:
+		// So that pages without use can be cut off. A database keeps what it was made with.
+		vacuum = "pragma auto_vacuum = incremental;"
 	}
 	conn, err := sqlite3.OpenFlags(address, sqlite3.OPEN_READWRITE|sqlite3.OPEN_CREATE|sqlite3.OPEN_URI)
 	if err != nil {
 		return nil, err
 	}
-	l := &lite{name: name, file: file, space: space, turn: make(chan struct{}, 1), conn: conn, prepared: map[string]*sqlite3.Stmt{}}
+	l := &lite{name: name, db: db, space: space, turn: make(chan struct{}, 1), conn: conn, prepared: map[string]preparedStmt{}}
 	l.turn <- struct{}{}
 	conn.HardHeapLimit(maxHeap)
 	_, err = conn.Config(sqlite3.DBCONFIG_DEFENSIVE, true)
 	if err == nil {
 		err = conn.Exec(fmt.Sprintf(`pragma page_size = %d; pragma journal_mode = memory; pragma synchronous = full; pragma locking_mode = exclusive;
-			pragma temp_store = memory; pragma cache_size = -%d; pragma foreign_keys = on; pragma trusted_schema = off;
-			create table if not exists %s (statement text primary key) without rowid`, sealedfile.PageSize, cacheKiB, setupTable))
+			pragma temp_store = memory; pragma cache_size = -%d; pragma foreign_keys = on; pragma trusted_schema = off; %s
+			create table if not exists %s (statement text primary key) without rowid`, sealedfile.PageSize, cacheKiB, vacuum, setupTable))
 	}
 	if err == nil {
 		err = conn.SetAuthorizer(l.authorize)
@@ -85,9 +97,9 @@ func (l *lite) end() error {
 	<-l.turn
 	l.forget()
 	err := l.conn.Close()
-	if l.file != nil {
-		err = errors.Join(err, l.file.Close())
-		last := l.file.Root()
+	if l.db != nil {
+		err = errors.Join(err, l.db.file.Close())
+		last := l.db.file.Root()
 		if l.removed {
 			last = sealedfile.Root{}
 		}
@@ -108,6 +120,10 @@ func (l *lite) take(ctx context.Context) error {
 	select {
 	case <-l.turn:
 		l.conn.SetInterrupt(ctx)
+		l.only(false)
+		if l.db != nil {
+			l.db.refused = nil
+		}
 		return nil
 	case <-ctx.Done():
 		return timedOut(ctx, ctx.Err())
@@ -125,10 +141,20 @@ func (l *lite) give() {
 	l.turn <- struct{}{}
 }
 
+// only says whether what runs until the turn ends, or this is said again, only reads and deletes.
+func (l *lite) only(deletes bool) {
+	if l.db != nil {
+		l.db.frees = deletes
+	}
+}
+
 // authorize is asked for everything that a statement does when it is prepared. What is not named here is refused: other databases,
 // settings, virtual tables, and the tables of SQLite and Sallyport.
 func (l *lite) authorize(action sqlite3.AuthorizerActionCode, third, _, schema, _ string) sqlite3.AuthorizerReturnCode {
 	const ok, deny = sqlite3.AUTH_OK, sqlite3.AUTH_DENY
+	if l.tending && action == sqlite3.AUTH_PRAGMA && third == "incremental_vacuum" {
+		return ok
+	}
 	if l.settling {
 		switch action {
 		case sqlite3.AUTH_ATTACH, sqlite3.AUTH_DETACH, sqlite3.AUTH_PRAGMA, sqlite3.AUTH_CREATE_VTABLE, sqlite3.AUTH_DROP_VTABLE:
@@ -144,6 +170,7 @@ func (l *lite) authorize(action sqlite3.AuthorizerActionCode, third, _, schema, 
 		if strings.HasPrefix(table, "sqlite_") || table == setupTable || schema == "temp" {
 			return deny
 		}
+		l.grows = l.grows || action == sqlite3.AUTH_INSERT || action == sqlite3.AUTH_UPDATE
 		return ok
 	}
 	return deny
@@ -223,6 +250,17 @@ func (l *lite) run(ctx context.Context, statements []statement, writes bool, out
 		return err
 	}
 	defer l.give()
+	l.only(true) // until one of them does more
+	if err := l.all(ctx, statements, writes, out); err != nil {
+		return err
+	}
+	if writes && l.db != nil {
+		l.db.shrink(l)
+	}
+	return nil
+}
+
+func (l *lite) all(ctx context.Context, statements []statement, writes bool, out *answer) error {
 	if len(statements) == 1 {
 		return l.failed(ctx, statements[0].name, l.one(statements[0], out))
 	}
@@ -247,10 +285,13 @@ func (l *lite) one(st statement, out *answer) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, reset(s, err), s.ClearBindings()) }()
-	columns, err := ready(s, st)
+	defer func() { err = errors.Join(err, reset(s.Stmt, err), s.ClearBindings()) }()
+	columns, err := ready(s.Stmt, st)
 	if err != nil {
 		return err
+	}
+	if s.grows {
+		l.only(false)
 	}
 	out.begin()
 	for s.Step() {
@@ -259,7 +300,7 @@ func (l *lite) one(st statement, out *answer) (err error) {
 		}
 		for i := range columns {
 			out.column(columns[i])
-			out.json = column(out.json, s, i)
+			out.json = column(out.json, s.Stmt, i)
 		}
 		out.endRow()
 	}
@@ -298,7 +339,7 @@ func (l *lite) rehearse(ctx context.Context, statements []statement, _ grant.Cal
 	for _, st := range statements {
 		s, err := l.prepare(st)
 		if err == nil {
-			_, err = ready(s, st)
+			_, err = ready(s.Stmt, st)
 			err = errors.Join(err, s.ClearBindings())
 		}
 		if err != nil {
@@ -309,17 +350,20 @@ func (l *lite) rehearse(ctx context.Context, statements []statement, _ grant.Cal
 }
 
 // prepare returns a statement that is known to the database.
-func (l *lite) prepare(st statement) (*sqlite3.Stmt, error) {
+func (l *lite) prepare(st statement) (preparedStmt, error) {
+	var none preparedStmt
 	s := l.prepared[st.query.Text]
-	if s == nil {
+	if s.Stmt == nil {
 		var tail string
 		var err error
-		if s, tail, err = l.conn.PrepareFlags(st.query.Text, sqlite3.PREPARE_PERSISTENT); err != nil {
-			return nil, problem.New(problem.Invalid, "grant.sql_statement", "the database does not take statement %q: %s", st.name, clip(reason(err))).
+		l.grows = false
+		if s.Stmt, tail, err = l.conn.PrepareFlags(st.query.Text, sqlite3.PREPARE_PERSISTENT); err != nil {
+			return none, problem.New(problem.Invalid, "grant.sql_statement", "the database does not take statement %q: %s", st.name, clip(reason(err))).
 				WithHint("correct it in the manifest, and apply it").WithCause(err)
 		}
-		if s == nil || strings.TrimSpace(tail) != "" {
-			return nil, errors.Join(problem.New(problem.Invalid, "grant.sql_statement", "%q is not one statement", st.name), s.Close())
+		s.grows = l.grows
+		if s.Stmt == nil || strings.TrimSpace(tail) != "" {
+			return none, errors.Join(problem.New(problem.Invalid, "grant.sql_statement", "%q is not one statement", st.name), s.Close())
 		}
 		if len(l.prepared) >= maxPrepared {
 			l.forget()
@@ -327,7 +371,7 @@ func (l *lite) prepare(st statement) (*sqlite3.Stmt, error) {
 		l.prepared[st.query.Text] = s
 	}
 	if !s.ReadOnly() && !st.query.Write {
-		return nil, problem.New(problem.Denied, "grant.sql_read_only", "statement %q failed: the statement reads, and would change something", st.name)
+		return none, problem.New(problem.Denied, "grant.sql_read_only", "statement %q failed: the statement reads, and would change something", st.name)
 	}
 	return s, nil
 }
@@ -424,13 +468,15 @@ func (l *lite) failed(ctx context.Context, name string, err error) error {
 		return problem.New(problem.Conflict, "grant.sql_constraint", "%s failed: a rule of the database forbids it, %s", what, clip(reason(err))).WithCause(err)
 	case is(sqlite3.AUTH):
 		return problem.New(problem.Denied, "grant.sql_privilege", "%s failed: it reaches what no statement may", what).WithCause(err)
+	case is(sqlite3.FULL) && l.db != nil && l.db.refused != nil:
+		return l.db.refused
 	case is(sqlite3.FULL):
 		return problem.New(problem.Exhausted, "grant.sql_full", "%s failed: the database has reached its size", what).
 			WithHint("delete rows, or raise size of the grant").WithCause(err)
 	case is(sqlite3.NOMEM):
 		return problem.New(problem.Exhausted, "grant.sql_exhausted", "%s failed: it needs more than %d bytes of memory", what, maxHeap).WithCause(err)
 	case is(sqlite3.IOERR, sqlite3.CORRUPT, sqlite3.NOTADB):
-		if damage := l.file.Damage(); damage != nil || is(sqlite3.CORRUPT, sqlite3.NOTADB) {
+		if damage := l.db.file.Damage(); damage != nil || is(sqlite3.CORRUPT, sqlite3.NOTADB) {
 			return unreadable(l.name, errors.Join(sealedfile.ErrDamaged, damage, err))
 		}
 		return problem.New(problem.Unavailable, "grant.sql_disk", "%s failed: the server's disk does not answer", what).WithRetryAfter(time.Second).WithCause(err)

@@ -3,6 +3,7 @@ package sqlgrant
 import (
 	"errors"
 	"slices"
+	"strings"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -93,7 +94,7 @@ func unknownQuery(name string, queries map[string]manifest.SQLQuery) error {
 	if near := problem.Nearest(name, slices.Values(names)); near != "" {
 		return p.WithHint("did you mean %q?", near)
 	}
-	return p.WithHint("name it in the manifest, under queries")
+	return p.WithHint("it has %s; name others in the manifest, under queries", clip(strings.Join(names, ", ")))
 }
 
 // clip keeps a hostile name from filling a message.

@@ -41,6 +41,7 @@
       if (typeof stack === "string") failure.stack = stack;
       if (typeof retry === "boolean") failure.retry = retry;
       if (typeof retryAfter === "number" && retryAfter > 0) failure.retry_after_seconds = min(retryAfter, 1e9);
+      if (name === "GrantError") failure.message += " [" + toString(thrown.code) + "]"; // as the other languages have it
     } catch {
       // What could be read of it must do.
     }

@@ -40,8 +40,8 @@ const (
 	maxBatch = 4096
 	// maxCut bounds what a crash can leave of a batch, in bytes.
 	maxCut = prefixSize + maxHead + maxBatch*(PageSize+256)
-	// minGarbage is how much outdated content is not worth the writing of a new file, in bytes.
-	minGarbage = 4 << 20
+	// MinGarbage is how much outdated content is not worth the writing of a new file, in bytes.
+	MinGarbage = 4 << 20
 )
 
 // marker begins each batch. It only helps to tell a cut from damage: what follows is authenticated.
@@ -361,6 +361,39 @@ func (s *File) resize(size uint32) {
 // Pages returns the size of the content in pages, with what is not committed.
 func (s *File) Pages() int64 { return int64(s.newSize) }
 
+// Committed returns the size of the content in pages as it was committed last.
+func (s *File) Committed() int64 { return int64(s.size) }
+
+// Pending reports whether pages were written that are not committed.
+func (s *File) Pending() bool { return len(s.pending) > 0 }
+
+// Measure returns the size of the content of a file that is not open, in pages, as far as it is whole. It changes nothing.
+func Measure(path, name string, sealer Sealer) (pages int64, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	stat, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	s := &File{name: name, sealer: sealer, f: f}
+	for at := int64(0); at < stat.Size(); {
+		b, err := s.readBatch(at, stat.Size())
+		if err != nil && at > 0 && errors.Is(err, ErrDamaged) {
+			break // what a crash cut short; that it is something else is found when the file is opened
+		}
+		if err != nil {
+			return 0, err
+		}
+		if at = b.end; b.head.last {
+			pages = int64(b.head.size)
+		}
+	}
+	return pages, nil
+}
+
 // Read returns the content of a page, PageSize bytes that the caller does not change. One that was never written is zeros.
 func (s *File) Read(page int64) ([]byte, error) {
 	if s.err != nil {
@@ -436,7 +469,7 @@ func (s *File) Commit() error {
 	}
 	clear(s.pending)
 	s.cut = s.size
-	if garbage := s.end - int64(len(s.pages))*PageSize; garbage > minGarbage && garbage > s.end/2 {
+	if garbage := s.end - int64(len(s.pages))*PageSize; garbage > MinGarbage && garbage > s.end/2 {
 		// The commit is durable: a failure to make room is no failure of it, and is tried again with the next.
 		_ = s.compact()
 	}

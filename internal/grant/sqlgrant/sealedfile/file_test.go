@@ -268,3 +268,38 @@ func TestModel(t *testing.T) {
 		t.Errorf("64 pages took up to %d bytes: outdated content was not dropped", largest)
 	}
 }
+
+// TestMeasure: the size of a file is known without opening it, also of one that a crash cut short; one that does not open is an error.
+func TestMeasure(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "db")
+	measure := func(want int64) {
+		t.Helper()
+		if pages, err := sealedfile.Measure(path, "shop/orders", newSealer(t)); err != nil || pages != want {
+			t.Errorf("Measure = %d, %v; want %d", pages, err, want)
+		}
+	}
+	f := open(t, path)
+	measure(0)
+	for i := range 10 {
+		write(t, f, i, 1)
+	}
+	must(t, f.Commit())
+	measure(10)
+	must(t, f.Truncate(4))
+	must(t, f.Commit())
+	measure(4)
+	before, err := os.Stat(path)
+	must(t, err)
+	write(t, f, 20, 1)
+	must(t, f.Commit())
+	measure(21)
+	if f.Committed() != 21 || f.Pending() {
+		t.Errorf("Committed() = %d, Pending() = %v", f.Committed(), f.Pending())
+	}
+	must(t, os.Truncate(path, before.Size()+100))
+	measure(4)
+	if _, err := sealedfile.Measure(path, "shop/others", newSealer(t)); !errors.Is(err, sealedfile.ErrDamaged) {
+		t.Errorf("Measure of another's file = %v", err)
+	}
+}
