@@ -74,10 +74,11 @@ var lattice = map[string][]string{
 	"internal/login":   {"internal/outbound"},
 	"internal/httpapi": {"api", "internal/access", "internal/deploy", "internal/dispatch", "internal/event", "internal/eventlog", "internal/funclog", "internal/ident", "internal/ingress", "internal/manifest", "internal/meter", "internal/policy", "internal/problem", "internal/secret"},
 	"internal/server":  {"*"},
+	"sdk":              {},
 	"sdk/js":           {},
 	// What editors are told of an app: decisions/0029.
 	"internal/editor":   {"internal/ident", "internal/manifest", "sdk/js"},
-	"internal/scaffold": {"internal/ident", "internal/problem", "sdk/js"},
+	"internal/scaffold": {"internal/ident", "internal/problem", "sdk", "sdk/js"},
 	// The command line checks and tests policies, and decides nothing for a server: decisions/0012.
 	"internal/cli":  {"api", "client", "internal/bundle", "internal/editor", "internal/grant/double", "internal/ident", "internal/login", "internal/manifest", "internal/narrow", "internal/outbound", "internal/policy", "internal/problem", "internal/redact", "internal/scaffold", "internal/server"},
 	"cmd/sallyport": {"internal/cli"},
