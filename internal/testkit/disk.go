@@ -117,5 +117,5 @@ func (d *Disk) Free() (int64, error) {
 	if err := unix.Statfs(d.Path, &s); err != nil {
 		return 0, fmt.Errorf("ask for free space: %w", err)
 	}
-	return int64(s.Bavail) * s.Bsize, nil
+	return int64(s.Bavail) * int64(s.Bsize), nil // which is an int64 here and a uint32 elsewhere
 }
