@@ -431,6 +431,9 @@ func (d *Dispatcher) invoke(ctx context.Context, fn *deploy.Function, del *deliv
 		Namespace: d.cfg.Namespace, Function: fn, Delivery: del.route.sub, Cause: rec, Events: emitted(out.Events),
 	})
 	res.reply, res.try.Emitted = out.Reply, len(ids)
+	if len(ids) > 0 {
+		d.measureFull()
+	}
 	return err
 }
 
