@@ -22,13 +22,7 @@ var granted = []cell.GrantSpec{
 // loadGranted loads a script that has them.
 func loadGranted(t *testing.T, limits cell.Limits, code string) *cell.Function {
 	t.Helper()
-	engine := newEngine(t, nil)
-	fn, err := engine.Load(t.Context(), cell.Spec{Name: "fn.js", Kind: api.ModuleScript, Code: []byte(code), Grants: granted}, limits)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = fn.Close(context.Background()) })
-	return fn
+	return load(t, cell.Spec{Name: "fn.js", Kind: api.ModuleScript, Code: []byte(code), Grants: granted}, limits)
 }
 
 // echoUse answers with what it was asked.
