@@ -56,9 +56,10 @@ blackbox: build guests postgres ## drive the real binary: scripts, faults, confo
 fuzz: ## run every fuzz target for FUZZTIME
 	@./tools/fuzz $(FUZZTIME)
 
-lint: ## vet, format and static checks
+lint: ## vet, format and static checks, and that it builds for another system
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo 'not gofmt-ed:'; gofmt -l $$(git ls-files '*.go'); exit 1; }
 	@go vet ./...
+	@GOOS=darwin GOARCH=arm64 go build -o /dev/null ./cmd/sallyport
 
 bench: ## measure the real binary beside its baselines
 	@go run ./bench -json bench-results.json

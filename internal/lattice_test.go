@@ -46,12 +46,14 @@ var lattice = map[string][]string{
 	"internal/eventlog": {"internal/event", "internal/ident", "internal/keyring", "internal/problem", "internal/store"},
 	// Identity tokens for functions: decisions/0017.
 	"internal/issuer": {"internal/ident", "internal/keyring", "internal/problem", "internal/store"},
-	"internal/cell":   {"api", "internal/ident", "internal/problem", "internal/sourcemap"},
+	// What can be told of a module from its bytes, for the sandbox and for whoever bundles an app: decisions/0034.
+	"internal/cell/harden": {},
+	"internal/cell":        {"api", "internal/cell/harden", "internal/ident", "internal/problem", "internal/sourcemap"},
 	// The seam of grants, and under it one package for each kind: decisions/0020.
 	"internal/grant": {"api", "internal/event", "internal/ident", "internal/keyring", "internal/manifest", "internal/outbound", "internal/problem", "internal/redact", "internal/store"},
 	// What stands in for what is behind grants, in tests of functions and in dev: decisions/0031.
 	"internal/grant/double": {"internal/grant", "internal/ident", "internal/manifest", "internal/problem"},
-	"internal/bundle":       {"api", "internal/ident", "internal/manifest", "internal/problem", "internal/sourcemap"},
+	"internal/bundle":       {"api", "internal/cell/harden", "internal/ident", "internal/manifest", "internal/problem", "internal/sourcemap"},
 
 	// Which namespaces there are, who owns them and what they may use: decisions/0016.
 	"internal/namespace": {"api", "internal/ident", "internal/policy", "internal/problem", "internal/store"},
@@ -72,10 +74,11 @@ var lattice = map[string][]string{
 	"internal/login":   {"internal/outbound"},
 	"internal/httpapi": {"api", "internal/access", "internal/deploy", "internal/dispatch", "internal/event", "internal/eventlog", "internal/funclog", "internal/ident", "internal/ingress", "internal/manifest", "internal/meter", "internal/policy", "internal/problem", "internal/secret"},
 	"internal/server":  {"*"},
+	"sdk":              {},
 	"sdk/js":           {},
 	// What editors are told of an app: decisions/0029.
 	"internal/editor":   {"internal/ident", "internal/manifest", "sdk/js"},
-	"internal/scaffold": {"internal/ident", "internal/problem", "sdk/js"},
+	"internal/scaffold": {"internal/ident", "internal/problem", "sdk", "sdk/js"},
 	// The command line checks and tests policies, and decides nothing for a server: decisions/0012.
 	"internal/cli":  {"api", "client", "internal/bundle", "internal/editor", "internal/grant/double", "internal/ident", "internal/login", "internal/manifest", "internal/narrow", "internal/outbound", "internal/policy", "internal/problem", "internal/redact", "internal/scaffold", "internal/server"},
 	"cmd/sallyport": {"internal/cli"},

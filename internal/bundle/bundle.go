@@ -78,7 +78,13 @@ func Manifest(dir string) (*manifest.App, error) {
 func openApp(dir string) (*os.Root, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
-		return nil, problem.New(problem.NotFound, "bundle.no_app", "the folder %s cannot be opened", dir).
+		what := "the folder %s cannot be opened"
+		if st, statErr := os.Stat(dir); statErr == nil && !st.IsDir() {
+			what = "%s is a file, and no folder with an app"
+		} else if errors.Is(statErr, fs.ErrNotExist) {
+			what = "there is no folder %s"
+		}
+		return nil, problem.New(problem.NotFound, "bundle.no_app", what, dir).
 			WithHint("name the app's folder, or make one with `sallyport init`").WithCause(err)
 	}
 	return root, nil
@@ -176,12 +182,21 @@ func (l *loader) total(b *wire.Bundle) {
 	}
 }
 
+// recipe says what builds the app's modules, where the app is one that `sallyport init` made or is like it.
+func (l *loader) recipe() string {
+	const name = "build"
+	if st, err := l.root.Stat(name); err != nil || !st.Mode().IsRegular() || st.Mode().Perm()&0o100 == 0 {
+		return ""
+	}
+	return ": ./" + name
+}
+
 // module makes the module of one source. An error that is no sourceError is about the source itself.
 func (l *loader) module(source string) (wire.Module, error) {
 	st, err := l.root.Stat(filepath.FromSlash(source))
 	if err != nil {
 		if path.Ext(source) == ".wasm" && errors.Is(err, fs.ErrNotExist) {
-			return wire.Module{}, errors.New("there is no such file; build the module first")
+			return wire.Module{}, errors.New("there is no such file; build the module first" + l.recipe())
 		}
 		return wire.Module{}, err
 	}

@@ -3,6 +3,7 @@ package bundle
 import (
 	"bytes"
 	"fmt"
+	"iter"
 	"maps"
 	"path/filepath"
 	"regexp"
@@ -15,6 +16,7 @@ import (
 	"github.com/tdewolff/parse/v2/js"
 
 	wire "sallyport/api"
+	"sallyport/internal/cell/harden"
 	"sallyport/internal/ident"
 	"sallyport/internal/manifest"
 	"sallyport/internal/problem"
@@ -428,29 +430,82 @@ func (l *loader) inScript(m wire.Module, name, source, detail string) problem.Fa
 // utf16Length returns the length of a text as source maps count columns.
 func utf16Length(text []byte) int { return len(utf16.Encode([]rune(string(text)))) }
 
-// Unused returns, at their places in the manifest, the grants that functions have and their scripts do not use, as far as that is
-// certain. Publish grants are not among them: what a function returns is published too.
-func Unused(b *wire.Bundle, app *manifest.App) (unused []problem.Fault) {
+// Idle is what functions have and, as far as can be told, do not use, at its places in the manifest. Publish grants are not among it: what a
+// function returns is published too.
+type Idle struct {
+	// Unused are grants that are certainly not used.
+	Unused []problem.Fault
+	// Unnamed are grants whose names are nowhere in the module, which may make them up when it runs.
+	Unnamed []problem.Fault
+}
+
+// IdleGrants returns what can be told of the grants of an app.
+func IdleGrants(b *wire.Bundle, app *manifest.App) (idle Idle) {
 	for _, functions := range bySource(app) {
-		module := b.Modules[functions[0]]
-		if module.Kind != wire.ModuleScript {
+		switch module := b.Modules[functions[0]]; module.Kind {
+		case wire.ModuleScript:
+			idle.script(b, app, functions, module.Code)
+		case wire.ModuleWasm:
+			idle.module(b, app, functions, module.Code)
+		}
+	}
+	return idle
+}
+
+// script adds what is idle of functions with one script.
+func (i *Idle) script(b *wire.Bundle, app *manifest.App, functions []string, code []byte) {
+	uses := usesOf(code)
+	if uses == nil || uses.open {
+		return
+	}
+	for f, name := range granted(app, functions) {
+		if uses.names[name] != nil || app.Functions[f].Grants[name].Kind() == manifest.KindHTTP && uses.fetches {
 			continue
 		}
-		uses := usesOf(module.Code)
-		if uses == nil || uses.open {
-			continue
+		i.Unused = append(i.Unused, grantFault(b, f, name, "the script of the function %s does not use its grant %q"))
+	}
+}
+
+// module adds what is idle of functions with one module. Of one that cannot be read nothing is said: the server says it. Nor is it of one that can use grants
+// and has none: what is made with the Rust SDK always imports what it takes.
+func (i *Idle) module(b *wire.Bundle, app *manifest.App, functions []string, code []byte) {
+	surface, err := harden.Look(code)
+	if err != nil {
+		return
+	}
+	able := surface.Imports(hostModule, grantStart)
+	for f, name := range granted(app, functions) {
+		switch {
+		case !able:
+			i.Unused = append(i.Unused, grantFault(b, f, name, "the module of the function %s does not use its grant %q: it does not import "+hostModule+"."+grantStart))
+		case !surface.Mentions(name):
+			i.Unnamed = append(i.Unnamed, grantFault(b, f, name, "the module of the function %s may not use its grant %q: its name occurs nowhere in the module"))
 		}
+	}
+}
+
+// Modules begin the use of a grant by this import (design/abi.md).
+const (
+	hostModule = "sallyport"
+	grantStart = "grant_start"
+)
+
+// granted yields the functions with the names of their grants, but for those of publish.
+func granted(app *manifest.App, functions []string) iter.Seq2[ident.FunctionName, string] {
+	return func(yield func(ident.FunctionName, string) bool) {
 		for _, f := range functions {
-			grants := app.Functions[ident.FunctionName(f)].Grants
+			f := ident.FunctionName(f)
+			grants := app.Functions[f].Grants
 			for _, name := range slices.Sorted(maps.Keys(grants)) {
-				kind := grants[name].Kind()
-				if uses.names[name] != nil || kind == manifest.KindPublish || kind == manifest.KindHTTP && uses.fetches {
-					continue
+				if grants[name].Kind() != manifest.KindPublish && !yield(f, name) {
+					return
 				}
-				unused = append(unused, manifest.FaultAt(ManifestName, []byte(b.Manifest), fmt.Sprintf("the script of the function %s does not use its grant %q", f, name),
-					"functions", f, "grants", name))
 			}
 		}
 	}
-	return unused
+}
+
+// grantFault is a fault of a grant, at its place in the manifest.
+func grantFault(b *wire.Bundle, f ident.FunctionName, name, format string) problem.Fault {
+	return manifest.FaultAt(ManifestName, []byte(b.Manifest), fmt.Sprintf(format, f, name), "functions", string(f), "grants", name)
 }

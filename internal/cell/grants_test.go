@@ -22,7 +22,13 @@ var granted = []cell.GrantSpec{
 // loadGranted loads a script that has them.
 func loadGranted(t *testing.T, limits cell.Limits, code string) *cell.Function {
 	t.Helper()
-	return load(t, cell.Spec{Name: "fn.js", Kind: api.ModuleScript, Code: []byte(code), Grants: granted}, limits)
+	engine := testEngine(t)
+	fn, err := engine.Load(t.Context(), cell.Spec{Name: "fn.js", Kind: api.ModuleScript, Code: []byte(code), Grants: granted}, limits)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = fn.Close(context.Background()) })
+	return fn
 }
 
 // echoUse answers with what it was asked.

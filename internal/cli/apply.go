@@ -5,6 +5,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -12,16 +14,28 @@ import (
 	"sallyport/client"
 	"sallyport/internal/bundle"
 	"sallyport/internal/manifest"
+	"sallyport/internal/problem"
 	"sallyport/internal/scaffold"
 )
 
 func (a *app) initCommand() *cobra.Command {
-	return &cobra.Command{
+	language := string(scaffold.TypeScript)
+	var all []string
+	for _, l := range scaffold.Languages() {
+		all = append(all, string(l))
+	}
+	known := strings.Join(all[:len(all)-1], ", ") + " or " + all[len(all)-1]
+	c := &cobra.Command{
 		Use: "init NAME", Short: "Make the folder of a new app", Args: exactly(1, "the name of the app, which becomes its folder"),
-		Example:           "  sallyport init hello && cd hello && sallyport dev\n  sallyport init apps/billing",
+		Long: `Make the folder of a new app, with a function in it that can be tried at once. In Go, Rust or C the SDK is written beside it, and ./build makes the
+WebAssembly module with the tools of the language, or says which are missing.`,
+		Example:           "  sallyport init hello && cd hello && sallyport dev\n  sallyport init hello --language go && cd hello && ./build && sallyport dev\n  sallyport init apps/billing",
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(_ *cobra.Command, args []string) error {
-			files, err := scaffold.Write(args[0])
+			if !slices.Contains(all, language) {
+				return usage("there is no --language %s to begin with; want %s", clean(language), known)
+			}
+			files, err := scaffold.Write(args[0], scaffold.Language(language))
 			if err != nil {
 				return err
 			}
@@ -32,10 +46,16 @@ func (a *app) initCommand() *cobra.Command {
 			}); err != nil {
 				return err
 			}
-			a.say("\nnext: cd %s && sallyport dev", clean(args[0]))
+			build := ""
+			if scaffold.Language(language).Built() {
+				build = "./build && "
+			}
+			a.say("\nnext: cd %s && %ssallyport dev", clean(args[0]), build)
 			return nil
 		},
 	}
+	c.Flags().StringVar(&language, "language", language, "what its function is written in: "+known)
+	return c
 }
 
 func (a *app) applyCommand() *cobra.Command {
@@ -101,12 +121,18 @@ func (a *app) warnUnused(b *loaded) {
 	if a.quiet {
 		return
 	}
-	unused := bundle.Unused(b.Bundle, b.app)
-	if len(unused) == 0 {
+	idle := bundle.IdleGrants(b.Bundle, b.app)
+	a.warnOf(idle.Unused, "take out of the manifest what is not used")
+	a.warnOf(idle.Unnamed, "take it out of the manifest, unless the module makes up the name when it runs")
+}
+
+// warnOf says what to do, and shows the places in the manifest that it is about.
+func (a *app) warnOf(faults []problem.Fault, what string) {
+	if len(faults) == 0 {
 		return
 	}
-	a.say("warning: take out of the manifest what is not used")
-	for _, f := range unused {
+	a.say("warning: %s", what)
+	for _, f := range faults {
 		place(a.env.Stderr, fieldError(f), "", "")
 	}
 }

@@ -36,9 +36,9 @@ func explanations() ([]explanation, error) {
 
 func (a *app) explainCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "explain [CODE]", Short: "Explain a problem code, or list them all", Args: atMostOne("one problem code"),
+		Use: "explain [CODE]", Short: "Explain a problem code, or list them all, or those of an area", Args: atMostOne("one problem code"),
 		Long:    "Explain a problem code: what it means, its usual cause, what to do. Every error names its code in brackets.",
-		Example: "  sallyport explain event.schema_violation\n  sallyport explain -o ndjson",
+		Example: "  sallyport explain event.schema_violation\n  sallyport explain fetch\n  sallyport explain -o ndjson",
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
 			var codes []cobra.Completion
 			if all, err := explanations(); err == nil {
@@ -52,6 +52,11 @@ func (a *app) explainCommand() *cobra.Command {
 			all, err := explanations()
 			if err != nil {
 				return err
+			}
+			if len(args) == 1 { // an area is what stands before the dot
+				if area := inArea(all, args[0]); len(area) > 0 {
+					all, args = area, nil
+				}
 			}
 			if len(args) == 0 {
 				return showList(a, all, all, table[explanation]{
@@ -73,8 +78,28 @@ func (a *app) explainCommand() *cobra.Command {
 	}
 }
 
-// nearCode suggests the code that shares the most with s.
+// inArea returns the codes of an area, such as "fetch".
+func inArea(all []explanation, area string) []explanation {
+	var in []explanation
+	for _, p := range all {
+		if strings.HasPrefix(p.Code, area+".") {
+			in = append(in, p)
+		}
+	}
+	return in
+}
+
+// nearCode suggests the code that s is a misspelling of, or that shares the most with it.
 func nearCode(all []explanation, s string) string {
+	if near := problem.Nearest(s, func(yield func(string) bool) {
+		for _, p := range all {
+			if !yield(p.Code) {
+				return
+			}
+		}
+	}); near != "" {
+		return fmt.Sprintf("did you mean %s? list them all with `sallyport explain`", near)
+	}
 	shared := func(code string) int {
 		n := 0
 		for _, word := range strings.FieldsFunc(s, func(r rune) bool { return r == '.' || r == '_' }) {

@@ -261,13 +261,22 @@ func (t *testFile) check(m *manifest.App) error {
 		}
 		return p
 	}
+	codes, err := explanations()
+	if err != nil {
+		return err
+	}
 	var faults []problem.Fault
 	for _, d := range t.all() {
-		g, ok := fn.Grants[d.Grant]
-		if ok && g.Kind() != manifest.KindPublish {
+		detail := ""
+		switch g, ok := fn.Grants[d.Grant]; {
+		case !ok || g.Kind() == manifest.KindPublish:
+			detail = fmt.Sprintf("the function %q has no grant %q that is used while it runs; it has %s", t.Function, d.Grant, strings.Join(slices.Sorted(maps.Keys(fn.Grants)), ", "))
+		case d.Error != nil && !slices.ContainsFunc(codes, func(p explanation) bool { return p.Code == d.Error.Code }):
+			// A function that handles an error asks for its code: a test with a code that there is not would show nothing.
+			detail = fmt.Sprintf("there is no problem code %q; %s", d.Error.Code, nearCode(codes, d.Error.Code))
+		default:
 			continue
 		}
-		detail := fmt.Sprintf("the function %q has no grant %q that is used while it runs; it has %s", t.Function, d.Grant, strings.Join(slices.Sorted(maps.Keys(fn.Grants)), ", "))
 		if d.File == t.name {
 			faults = append(faults, atLine(policyText{t.name, t.text}, d.Line, detail))
 		} else {
@@ -275,7 +284,7 @@ func (t *testFile) check(m *manifest.App) error {
 		}
 	}
 	if len(faults) > 0 {
-		return problem.New(problem.Invalid, "manifest.invalid", "%s answers for grants that there are not", t.name).WithFaults(faults...)
+		return problem.New(problem.Invalid, "manifest.invalid", "%s has answers that no grant gives", t.name).WithFaults(faults...)
 	}
 	return nil
 }

@@ -25,7 +25,7 @@ import (
 func write(t *testing.T) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "apps", "hello")
-	files, err := scaffold.Write(dir)
+	files, err := scaffold.Write(dir, scaffold.TypeScript)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +86,7 @@ func TestWriteTwice(t *testing.T) {
 	t.Parallel()
 	dir := write(t)
 	before := tree(t, dir)
-	if _, err := scaffold.Write(dir); problem.From(err).Code != "scaffold.not_empty" {
+	if _, err := scaffold.Write(dir, scaffold.TypeScript); problem.From(err).Code != "scaffold.not_empty" {
 		t.Errorf("writing again: %v, want scaffold.not_empty", err)
 	}
 	if diff := cmp.Diff(before, tree(t, dir)); diff != "" {
@@ -100,7 +100,7 @@ func TestWriteIntoAnEmptyFolder(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Chdir(dir)
-	if _, err := scaffold.Write("."); err != nil {
+	if _, err := scaffold.Write(".", scaffold.TypeScript); err != nil {
 		t.Fatal(err)
 	}
 	if _, app, err := bundle.Load("."); err != nil || app.Name != "here" {
@@ -134,7 +134,7 @@ func TestWriteRefuses(t *testing.T) {
 		{"new/Bad_Name", "scaffold.bad_name"},
 		{strings.Repeat("a", 64), "scaffold.bad_name"},
 	} {
-		files, err := scaffold.Write(filepath.Join(dir, tt.name))
+		files, err := scaffold.Write(filepath.Join(dir, tt.name), scaffold.TypeScript)
 		if p := problem.From(err); p.Code != tt.code || p.Hint == "" || len(files) > 0 {
 			t.Errorf("Write(%q) = %v, %v; want %s with a hint", tt.name, files, err, tt.code)
 		}

@@ -79,7 +79,7 @@ func (d *Disk) CutPower() error {
 // until then a mount gives that one again.
 func (d *Disk) Restore() error {
 	const (
-		patience = time.Minute
+		patience = 10 * time.Second
 		pause    = 20 * time.Millisecond
 	)
 	tick := time.NewTicker(pause)
@@ -117,5 +117,5 @@ func (d *Disk) Free() (int64, error) {
 	if err := unix.Statfs(d.Path, &s); err != nil {
 		return 0, fmt.Errorf("ask for free space: %w", err)
 	}
-	return int64(s.Bavail) * int64(s.Bsize), nil // Bsize has 32 bits on some systems
+	return int64(s.Bavail) * int64(s.Bsize), nil // which is an int64 here and a uint32 elsewhere
 }

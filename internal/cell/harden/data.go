@@ -89,7 +89,7 @@ func appendSegment(out []byte, segments []segment) []byte {
 }
 
 // appendSigned appends a signed LEB128 number.
-func appendSigned(out []byte, v int32) []byte {
+func appendSigned[T int32 | int64](out []byte, v T) []byte {
 	for v < -64 || v > 63 {
 		out = append(out, byte(v&0x7f)|0x80)
 		v >>= 7

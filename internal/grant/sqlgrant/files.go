@@ -331,7 +331,9 @@ func (d *sealedDB) shrink(l *lite) {
 			return
 		}
 		if err := l.conn.Exec(fmt.Sprintf("pragma incremental_vacuum(%d)", cutPages)); err != nil {
-			d.files.cfg.Logger.Warn("cut off the free pages of a database", "database", d.name, "error", err)
+			if !errors.Is(err, sqlite3.INTERRUPT) { // for which the next change is tried again
+				d.files.cfg.Logger.Warn("cut off the free pages of a database", "database", d.name, "error", err)
+			}
 			return
 		}
 		if d.free >= before {

@@ -3,6 +3,9 @@ package sqlgrant_test
 import (
 	"context"
 	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -172,5 +175,70 @@ func TestStoredBytesOfMany(t *testing.T) {
 	running.Wait()
 	if stored := q.files.Stored("shop"); stored > q.limit || q.most > q.limit || stored < q.limit*9/10 || q.refused != 4 {
 		t.Errorf("%d bytes are stored, %d at most, of %d; %d were refused", stored, q.most, q.limit, q.refused)
+	}
+}
+
+// TestStoredBytesModel: whatever is refused, the rows are those of the changes that were not, also after the database was closed and opened, and their
+// index agrees with them.
+func TestStoredBytesModel(t *testing.T) {
+	t.Parallel()
+	const text = "sql = \"sqlite:db\"\n" + `setup = ["create table kept (id integer primary key, size integer not null, data text not null)", "create index sizes on kept (size, data)"]
+queries.put = "insert into kept values ($1, $2, $3) on conflict (id) do update set size = excluded.size, data = excluded.data"
+queries.delete = "delete from kept where id = $1"
+queries.rows = "select id, size, length(data) as length from kept order by id"
+queries.sizes = "select count(*) as n, coalesce(sum(size), 0) as size from kept indexed by sizes where size >= 0"
+`
+	const seed = 7
+	random := rand.New(rand.NewPCG(seed, seed))
+	dir := t.TempDir()
+	q := bounded(t, dir, 400_000)
+	door := openDoor(t, q.files, nil, text)
+	model := map[int]int{}
+	check := func() {
+		t.Helper()
+		var rows []string
+		total := 0
+		for _, id := range slices.Sorted(maps.Keys(model)) {
+			rows = append(rows, fmt.Sprintf(`{"id":%d,"size":%d,"length":%d}`, id, model[id], model[id]))
+			total += model[id]
+		}
+		got, err := query(t, door, "rows", "")
+		wantReply(t, got, err, `{"rows":[`+strings.Join(rows, ",")+`],"changed":0}`)
+		got, err = query(t, door, "sizes", "")
+		wantReply(t, got, err, fmt.Sprintf(`{"rows":[{"n":%d,"size":%d}],"changed":0}`, len(model), total))
+	}
+	for step := range 600 {
+		next := maps.Clone(model)
+		var statements []string
+		grows := false
+		for range 1 + random.IntN(4) {
+			id := random.IntN(40)
+			if random.IntN(3) == 0 {
+				statements = append(statements, fmt.Sprintf(`{"query":"delete","params":[%d]}`, id))
+				delete(next, id)
+				continue
+			}
+			size := random.IntN(12_000)
+			statements = append(statements, fmt.Sprintf(`{"query":"put","params":[%d,%d,%q]}`, id, size, strings.Repeat("d", size)))
+			next[id], grows = size, true
+		}
+		if _, err := call(t, door, "transaction", `{"statements":[`+strings.Join(statements, ",")+`]}`); err == nil {
+			model = next
+		} else if wantProblem(t, err, "namespace.storage_full", "no room"); !grows {
+			t.Error("a transaction was refused that only deletes")
+		} else {
+			check()
+		}
+		if step%100 == 99 {
+			check()
+			if err := door.Close(); err != nil {
+				t.Fatal(err)
+			}
+			door = openDoor(t, q.files, nil, text)
+			check()
+		}
+	}
+	if stored := q.files.Stored("shop"); q.refused < 20 || stored > q.limit {
+		t.Errorf("seed %d: %d were refused, %d bytes are stored of %d", seed, q.refused, stored, q.limit)
 	}
 }

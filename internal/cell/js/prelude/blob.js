@@ -10,6 +10,7 @@
   const setBytes = uncurried(Bytes.prototype.set);
   const split = uncurried(String.prototype.split);
   const toNumber = Number;
+  const { iterator, asyncIterator } = Symbol;
   const encoder = new TextEncoder();
   const encode = uncurried(TextEncoder.prototype.encode);
   const mostPart = 262144; // more is no faster, and takes memory that the function may want
@@ -51,6 +52,9 @@
       const { ttl, version, digest } = options ?? {};
       const terms = { name, ttl, version, digest };
       const bytes = whole(source) ? bytesIn(source) : undefined;
+      if (bytes === undefined && typeof source?.[asyncIterator] !== "function" && typeof source?.[iterator] !== "function") {
+        throw new TypeError("the content must be a text, bytes or an iterable of them");
+      }
       if (bytes !== undefined && bytes.length <= putPart) return use("put", terms, bytes);
       const { upload } = await use("open", terms);
       try {
