@@ -38,6 +38,14 @@ type Consent func(change Change) error
 // changes nothing when there is an error or dryRun is set. A namespace that does not exist is
 // created. When somebody else has to approve what functions gain, nothing changes either, and the plan has what waits for that.
 func (d *Deployer) Apply(ctx context.Context, by ident.PrincipalID, ns ident.Namespace, bundle *api.Bundle, dryRun bool, may Consent) (*api.Plan, error) {
+	plan, err := d.applyBundle(ctx, by, ns, bundle, dryRun, may)
+	if err != nil && d.cfg.Hide != nil {
+		err = d.cfg.Hide(ctx, ns, err) // it may show a line of what was sent
+	}
+	return plan, err
+}
+
+func (d *Deployer) applyBundle(ctx context.Context, by ident.PrincipalID, ns ident.Namespace, bundle *api.Bundle, dryRun bool, may Consent) (*api.Plan, error) {
 	m, err := manifest.ParseApp(manifestFile, []byte(bundle.Manifest))
 	if err != nil {
 		return nil, err
@@ -217,6 +225,11 @@ func (d *Deployer) check(ctx context.Context, at *attempt, plan *api.Plan, old, 
 	}
 	if err := d.checkSecrets(ctx, at.ns, old, next); err != nil {
 		return err
+	}
+	if d.cfg.CheckText != nil { // what the manifest says is shown, approved and kept in clear
+		if err := d.cfg.CheckText(ctx, at.ns, manifestFile, []byte(at.bundle.Manifest)); err != nil {
+			return err
+		}
 	}
 	if err := checkSize(next); err != nil {
 		return err

@@ -92,6 +92,9 @@ type Config struct {
 	Memory int64
 	// CheckSecrets, when set, returns why functions must not be deployed that use the secrets they name.
 	CheckSecrets func(ctx context.Context, ns ident.Namespace, functions []*Function) error
+	// CheckText, when set, returns why a text that people wrote must not be taken: it holds the value of a secret. Hide takes such values out of an error.
+	CheckText func(ctx context.Context, ns ident.Namespace, file string, text []byte) error
+	Hide      func(ctx context.Context, ns ident.Namespace, err error) error
 	// Grants is what the doors of functions are made of.
 	Grants grant.Config
 	// LastUsed returns when a function used a grant last, zero when it is not known to have; nil knows nothing.

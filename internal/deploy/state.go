@@ -79,6 +79,19 @@ type Function struct {
 	module *moduleHandle
 }
 
+// Emits reports whether what the function does can make events: it publishes, or calls functions.
+func (f *Function) Emits() bool {
+	if len(f.Publishes) > 0 {
+		return true
+	}
+	for _, g := range f.Grants {
+		if g.Kind() == manifest.KindInvoke {
+			return true
+		}
+	}
+	return false
+}
+
 // Publish reports whether the function's grants let it publish typ.
 func (f *Function) Publish(typ ident.EventType) bool {
 	return slices.Contains(f.Publishes, typ)

@@ -7,7 +7,6 @@ import (
 	"iter"
 	"math/rand/v2"
 	"runtime/debug"
-	"slices"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -403,7 +402,7 @@ func (d *Dispatcher) invoke(ctx context.Context, fn *deploy.Function, del *deliv
 		return err
 	}
 	defer release()
-	secrets, err := d.redactor(ctx, fn)
+	secrets, err := d.hiding(ctx, fn)
 	if err != nil {
 		return err
 	}
@@ -413,7 +412,7 @@ func (d *Dispatcher) invoke(ctx context.Context, fn *deploy.Function, del *deliv
 		Log: func(level, message string) {
 			d.cfg.Lines.Append(api.LogLine{
 				Time: time.Now().UTC(), Function: string(fn.Name), Revision: fn.Revision, EventID: rec.ID,
-				Attempt: del.made + 1, Level: level, Message: secrets.Cut(message),
+				Attempt: del.made + 1, Level: level, Message: secrets.cut(message),
 			})
 		},
 		Use:   d.uses(fn, del, secrets),
@@ -421,26 +420,25 @@ func (d *Dispatcher) invoke(ctx context.Context, fn *deploy.Function, del *deliv
 	})
 	res.use, res.principal = &use, rec.Principal
 	if err != nil {
-		return withoutSecrets(secrets, err)
+		return secrets.fromError(err)
 	}
-	out.Reply = secrets.JSON(out.Reply)
+	out.Reply = secrets.json(out.Reply)
 	for i := range out.Events {
 		e := &out.Events[i]
-		e.Subject, e.Data, e.DataBase64 = secrets.Text(e.Subject), secrets.JSON(e.Data), secrets.Bytes(e.DataBase64)
+		e.Subject, e.Data, e.DataBase64 = secrets.text(e.Subject), secrets.json(e.Data), secrets.bytes(e.DataBase64)
 	}
 	ids, err := d.cfg.Emitter.Emit(ctx, ingress.Emission{
 		Namespace: d.cfg.Namespace, Function: fn, Delivery: del.route.sub, Cause: rec, Events: emitted(out.Events),
 	})
 	res.reply, res.try.Emitted = out.Reply, len(ids)
+	if len(ids) > 0 {
+		d.measureFull()
+	}
 	return err
 }
 
-// redactor returns what takes the function's secrets out of what it says. Without it nothing runs: what cannot be taken out must not
-// be said.
+// redactor returns what takes the secrets that the function has at this moment out of what it says.
 func (d *Dispatcher) redactor(ctx context.Context, fn *deploy.Function) (*redact.Set, error) {
-	if d.cfg.Redactor == nil {
-		return nil, nil
-	}
 	set, err := d.cfg.Redactor(ctx, fn)
 	if err != nil {
 		return nil, fmt.Errorf("read the secrets of function %s: %w", fn.Name, err)
@@ -448,27 +446,8 @@ func (d *Dispatcher) redactor(ctx context.Context, fn *deploy.Function) (*redact
 	return set, nil
 }
 
-// withoutSecrets takes secrets out of an error that a function may have had a hand in.
-func withoutSecrets(secrets *redact.Set, err error) error {
-	if secrets == nil {
-		return err
-	}
-	p, ok := errors.AsType[*problem.Error](err)
-	if !ok {
-		return err
-	}
-	c := *p
-	c.Public, c.Hint = secrets.Cut(p.Public), secrets.Cut(p.Hint)
-	c.Faults = slices.Clone(p.Faults)
-	for i := range c.Faults {
-		f := &c.Faults[i]
-		f.Detail, f.Source, f.Pointer = secrets.Cut(f.Detail), secrets.Cut(f.Source), secrets.Cut(f.Pointer)
-	}
-	return &c
-}
-
 // uses returns what makes the uses of grants of an attempt: whose they are is said here, and not by the guest.
-func (d *Dispatcher) uses(fn *deploy.Function, del *delivery, secrets *redact.Set) func(context.Context, cell.GrantUse) cell.GrantAnswer {
+func (d *Dispatcher) uses(fn *deploy.Function, del *delivery, secrets *hiding) func(context.Context, cell.GrantUse) cell.GrantAnswer {
 	doors := fn.Doors()
 	if doors == nil {
 		return nil
@@ -476,13 +455,16 @@ func (d *Dispatcher) uses(fn *deploy.Function, del *delivery, secrets *redact.Se
 	rec, attempt, spent := del.rec, del.made+1, doors.Begin()
 	return func(ctx context.Context, u cell.GrantUse) cell.GrantAnswer {
 		reply, err := doors.Use(ctx, grant.Call{Caller: grant.Caller{Event: rec, Attempt: attempt}, Op: u.Op, Request: u.Request, Body: u.Body, Spent: spent}, u.Grant)
+		if failed := secrets.again(ctx); failed != nil {
+			err = failed
+		}
 		if err == nil {
 			return cell.GrantAnswer{JSON: reply.JSON, Body: reply.Body}
 		}
 		p := problem.From(err)
-		text := "the use of the grant " + u.Grant + " failed: " + secrets.Cut(clip(p.Public)) + " [" + p.Code + "]"
+		text := "the use of the grant " + u.Grant + " failed: " + secrets.cut(clip(p.Public)) + " [" + p.Code + "]"
 		if p.Hint != "" { // is for the developer, so the function does not get it
-			text += "; " + secrets.Cut(clip(p.Hint))
+			text += "; " + secrets.cut(clip(p.Hint))
 		}
 		d.cfg.Lines.Append(api.LogLine{
 			Time: time.Now().UTC(), Function: string(fn.Name), Revision: fn.Revision, EventID: rec.ID, Attempt: attempt,

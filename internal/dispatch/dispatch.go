@@ -23,6 +23,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sallyport/api"
@@ -79,6 +80,9 @@ type Config struct {
 	State func() *deploy.State
 	// CanDeliver, when set, returns why events of a type are not delivered to a function.
 	CanDeliver func(t ident.EventType, f ident.FunctionName) error
+	// Full, when set, reports whether the namespace stores more than it may. What functions emit is never refused for that; deliveries to those
+	// that may emit wait until it is over. It is called with no lock held.
+	Full func() bool
 	// Redactor, when set, returns what takes the secrets of a function out of everything that it says; nil for none.
 	Redactor func(ctx context.Context, f *deploy.Function) (*redact.Set, error)
 	// Workers is how many invocations run at the same time; 0 takes 16 for each processor.
@@ -112,6 +116,7 @@ const (
 	lanePrefetch  = 1024 // deliveries of a lane that keep their event in memory
 	parkAfter     = time.Second
 	parkEvery     = 250 * time.Millisecond
+	fullFor       = time.Second            // a namespace that is full for so long is worth a line in the log
 	journalEvery  = 100 * time.Millisecond // entries wait this long for company: an fsync takes the disk from producers
 	maxOutbox     = 1 << 17                // entries; past it the reader waits for the journal
 	stopGrace     = 4 * time.Second        // for attempts under way
@@ -158,6 +163,7 @@ type Dispatcher struct {
 	entries int         // since the last snapshot
 	room    chan struct{}
 	timer   chan struct{}
+	full    atomic.Bool // what Full last said
 	batches batchCache
 	attempt sync.WaitGroup
 	letters sync.RWMutex // held to write one and settle its delivery; held alone to remove one
@@ -284,6 +290,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	defer stopWork()
 	write, stopWriting := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopWriting()
+	d.measureFull()
 
 	var background, writer sync.WaitGroup
 	var readErr error
@@ -596,7 +603,7 @@ func (d *Dispatcher) begin(work context.Context, tk *ticket) func() {
 	if del.batch != nil {
 		ln.live--
 	}
-	if d.isPaused(del) {
+	if d.isPaused(del) || d.isHeld(del) {
 		d.park(del)
 		del.state = paused
 		d.cfg.Budget.cancel(tk)
@@ -616,11 +623,52 @@ func (d *Dispatcher) isPaused(del *delivery) bool {
 	return sub != nil && sub.Paused
 }
 
-// Changed tells the dispatcher that what is active has changed: deliveries of subscriptions that are
-// no longer paused go on.
+// isHeld reports whether the delivery waits for room in the namespace: whoever waits for the answer of an invocation does not.
+func (d *Dispatcher) isHeld(del *delivery) bool {
+	if del.route.sub == "" || !d.full.Load() {
+		return false
+	}
+	fn, err := d.cfg.State().Function(del.route.fn)
+	return err == nil && fn.Emits()
+}
+
+// measureFull sees whether the namespace stores more than it may. d.mu is not held.
+func (d *Dispatcher) measureFull() {
+	if d.cfg.Full == nil {
+		return
+	}
+	if full := d.cfg.Full(); d.full.Swap(full) && !full {
+		d.Changed()
+	}
+}
+
+// tellFull logs that deliveries are held, and that they are not any more. What a measure ends at once is not worth a line: what emissions
+// take is estimated in between.
+func (d *Dispatcher) tellFull(t *fullTold) {
+	switch full := d.full.Load(); {
+	case !full && t.told:
+		d.log.Info("the namespace has room again: deliveries to functions that emit events go on")
+		*t = fullTold{}
+	case !full:
+		*t = fullTold{}
+	case t.since.IsZero():
+		t.since = time.Now()
+	case !t.told && time.Since(t.since) >= fullFor:
+		d.log.Warn("the namespace stores as much as its quota stored_bytes allows: deliveries to functions that emit events wait")
+		t.told = true
+	}
+}
+
+// fullTold is since when the namespace is full, and whether that was logged.
+type fullTold struct {
+	since time.Time
+	told  bool
+}
+
+// Changed tells the dispatcher that what is active has changed: deliveries that nothing pauses any more go on.
 func (d *Dispatcher) Changed() {
 	d.mu.Lock()
-	for _, del := range d.inOrder(func(del *delivery) bool { return del.state == paused && !d.isPaused(del) }) {
+	for _, del := range d.inOrder(func(del *delivery) bool { return del.state == paused && !d.isPaused(del) && !d.isHeld(del) }) {
 		d.enqueue(d.lane(del.route.fn), del)
 	}
 	d.mu.Unlock()
@@ -655,7 +703,10 @@ func (d *Dispatcher) keepTime(ctx context.Context) {
 	defer tick.Stop()
 	due := time.NewTimer(time.Hour)
 	defer due.Stop()
+	var told fullTold
 	for turn := 0; ; {
+		d.measureFull()
+		d.tellFull(&told)
 		d.mu.Lock()
 		now := time.Now()
 		for next := d.retries.peek(); next != nil && next.next <= now.UnixNano(); next = d.retries.peek() {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -362,6 +363,37 @@ func TestPause(t *testing.T) {
 		}
 		if d := cmp.Diff(map[ident.SubscriptionName]dispatch.Counts{"a": {Dead: 1}}, w.d.Counts()); d != "" {
 			t.Errorf("Counts() (-want +got):\n%s", d)
+		}
+	})
+}
+
+// TestFull: while the namespace is full, what may emit waits, also when it was being retried and across restarts, and all else goes on: what
+// emits nothing, and invocations that somebody waits for.
+func TestFull(t *testing.T) {
+	t.Parallel()
+	emits := strings.Replace(jobs, "source = \"fa.wasm\"", "source = \"fa.wasm\"\ngrants.out.publish = [\"other.made\"]", 1)
+	inWorld(t, emits, func(t *testing.T, w *world) {
+		retried := w.accept(`{"a":{"fails":1,"later":1000000000}}`)[0]
+		time.Sleep(500 * time.Millisecond)
+		w.set(func() { w.full = true })
+		time.Sleep(500 * time.Millisecond)
+		all := append(w.accept(`{}`, `{"a":{"fails":2}}`, `{"a":{"fails":-1}}`), retried)
+		for _, again := range []func(){func() {}, w.crash, func() { w.stop() }} {
+			again()
+			if w.d == nil {
+				w.start()
+			}
+			time.Sleep(10 * time.Minute)
+			w.wantBalance(0, 0, 4)
+			if d := cmp.Diff([]string{"pending", "a fa pending:", "b fb done: 1"}, w.way(all[1])); d != "" {
+				t.Errorf("Way() (-want +got):\n%s", d)
+			}
+		}
+		w.set(func() { w.full = false })
+		time.Sleep(10 * time.Second)
+		w.wantBalance(3, 1, 0)
+		if n := w.attemptsAt(retried, "a"); n != 2 {
+			t.Errorf("attempts = %d, want 2", n)
 		}
 	})
 }

@@ -60,6 +60,7 @@ type world struct {
 	running  map[string]int      // by function
 	most     map[string]int      // at once, by function
 	outcomes map[string][]string // as Attempted said
+	full     bool                // as Full says
 
 	d    *dispatch.Dispatcher
 	stop func()
@@ -144,6 +145,11 @@ func (w *world) config() dispatch.Config {
 		Namespace: "default", Log: eventLog{w}, Journal: journal{w}, Snapshots: bucket{w, "snapshots"},
 		DeadLetters: bucket{w, "letters"}, Emitter: w, Lines: noLines{},
 		State: func() *deploy.State { return w.deployer.State("default") }, Workers: 8,
+		Full: func() bool {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return w.full
+		},
 		Attempted: func(outcome string, _ time.Duration) {
 			w.mu.Lock()
 			defer w.mu.Unlock()

@@ -92,6 +92,10 @@ type Use struct {
 	Check bool
 }
 
+// MaxLeased is how long functions may have the value of a secret after it was read: the longest lease, and the longest invocation that got it at
+// the end of one.
+const MaxLeased = manifest.MaxLease + manifest.MaxTimeout
+
 // Secrets reveals secret values to the doors, outside the sandbox. It is implemented by the store of secrets.
 type Secrets interface {
 	// Value returns the value of the version that ref names, "name" or "name@version", the current one when it

@@ -40,6 +40,9 @@ type document struct {
 	root   *node
 	faults []problem.Fault
 	more   int // faults that were not kept
+	// hidden are the places of texts that no fault shows, the last one first; of a text that was not read whole they are not known.
+	hidden []place
+	unread bool
 }
 
 // open parses the text into a tree. It returns nil and the problem when there is nothing that further
@@ -91,7 +94,8 @@ func (d *document) full() bool { return len(d.faults) >= maxFaults }
 
 // mark returns the line and the characters of a place.
 func (d *document) mark(at place) problem.Fault {
-	return problem.Mark(d.file, d.text, at.offset, at.length)
+	f := problem.Mark(d.file, d.text, at.offset, at.length)
+	return d.masked(f, bytes.LastIndexByte(d.text[:min(at.offset, len(d.text))], '\n')+1)
 }
 
 // inText returns the place of a fault in a text of the manifest. A text with escapes does not stand in

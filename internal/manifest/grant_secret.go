@@ -24,7 +24,7 @@ func (s *SecretGrant) reaches() []string {
 // Limits of leases.
 const (
 	minLease     = time.Second
-	maxLease     = time.Hour
+	MaxLease     = time.Hour
 	DefaultLease = 5 * time.Minute
 )
 
@@ -36,13 +36,13 @@ func (t *table) secretGrant(g *Grant) {
 		ref, err := ident.ParseSecretRef(text)
 		switch {
 		case err != nil:
-			t.fault(KindSecret, "%s", words(err))
+			t.fault(KindSecret, `want a secret's name, and perhaps its version, such as "secret:stripe-key" or "secret:stripe-key@3"`)
 		case !ref.Own():
 			t.fault(KindSecret, `a manifest names secrets of its namespace only: link this one to a name (sallyport secret link NAME %s) and write "secret:NAME"`, ref)
 		}
 		s.Ref = ref
 	}
-	t.duration("lease", &s.Lease, minLease, maxLease)
+	t.duration("lease", &s.Lease, minLease, MaxLease)
 }
 
 // secretRefs are the secrets that a grant uses, and reveals tells whether the function gets the value.

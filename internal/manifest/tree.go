@@ -81,14 +81,17 @@ func (d *document) parse() {
 		}
 	}
 	if b.err != nil {
+		d.unread = true
 		d.fault(b.at, "%v", b.err)
 		return
 	}
 	var discarded map[string]any
 	err := toml.NewDecoder(bytes.NewReader(d.text)).Decode(&discarded)
 	if err == nil {
+		d.hideCredentials()
 		return
 	}
+	d.unread = true
 	at := place{}
 	if bad, ok := errors.AsType[*toml.DecodeError](err); ok {
 		at.offset = d.offset(bad.Position())

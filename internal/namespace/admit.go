@@ -221,6 +221,18 @@ func (r *Registry) Emitted(ns ident.Namespace, n int, size int64) {
 	e.gate.held.add(Measure{Pending: int64(n), StoredBytes: size + int64(n)*chainBytes}, 1)
 }
 
+// Full reports whether a namespace stores as many bytes as it may, or more: by what its functions emit, which is counted and not refused.
+func (r *Registry) Full(ns ident.Namespace) bool {
+	e := (*r.current.Load())[ns]
+	if e == nil || e.Quotas[StoredBytes] == 0 {
+		return false
+	}
+	e.gate.mu.Lock()
+	defer e.gate.mu.Unlock()
+	err := r.room(ns, e, Measure{StoredBytes: recordBytes}, time.Now())
+	return err != nil && problem.From(err).Code == storageFull // what cannot be measured holds up nobody
+}
+
 // Keep takes size bytes that a function of ns is about to store on the quota of stored bytes, or returns a problem and takes none. The caller calls
 // done when they are in what Kept returns, or are known not to be stored. What the namespace keeps MUST have been measured.
 func (r *Registry) Keep(ns ident.Namespace, size int64) (done func(), err error) {

@@ -400,6 +400,44 @@ func TestStoredBytes(t *testing.T) {
 	})
 }
 
+// TestFull: what functions emit is taken all the same, and makes the namespace full until there is room, or no quota any more.
+func TestFull(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := open(t, newMemory())
+		var held int64
+		r.Measured(func(ident.Namespace) (namespace.Measure, error) { return namespace.Measure{StoredBytes: held}, nil })
+		create(t, r, api.NamespaceRequest{Name: "shop", Quotas: map[string]int64{"stored_bytes": 100_000}})
+		want := func(when string, full bool) {
+			t.Helper()
+			if got := r.Full("shop"); got != full {
+				t.Errorf("%s: Full() = %v", when, got)
+			}
+			_, err := r.Admit(t.Context(), "shop", 1, 0)
+			if (code(err) == "namespace.storage_full") != full {
+				t.Errorf("%s: Admit = %v", when, err)
+			}
+		}
+		want("new", false)
+		held = 200_000
+		r.Emitted("shop", 10, 200_000)
+		want("after an emission", true)
+		time.Sleep(time.Second)
+		want("a second later", true)
+		held = 50_000
+		time.Sleep(time.Second)
+		want("with room", false)
+		r.Emitted("shop", 10, 200_000)
+		if err := r.Update(t.Context(), "shop", &api.NamespaceUpdate{Quotas: map[string]int64{"stored_bytes": 0}}); err != nil {
+			t.Fatal(err)
+		}
+		want("without a quota", false)
+		if r.Full("other") {
+			t.Error("a namespace that is none is full")
+		}
+	})
+}
+
 func BenchmarkAdmit(b *testing.B) {
 	for name, quotas := range map[string]map[string]int64{"none": nil, "all": {"events_per_second": 1 << 40, "pending_events": 1 << 40, "stored_bytes": 1 << 49}} {
 		b.Run(name, func(b *testing.B) {

@@ -23,6 +23,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
 )
@@ -46,6 +47,7 @@ const (
 
 // Set is what is looked for. It is immutable and safe for concurrent use; the nil Set looks for nothing.
 type Set struct {
+	least  int // bytes of a value, or of a part of one, that is looked for
 	byHash map[uint64][][]byte
 	filter [filterWords]uint64 // a bit for each hash: most places end here
 }
@@ -57,8 +59,11 @@ const (
 )
 
 // New returns the Set of values, nil when none is long enough.
-func New(values ...[]byte) *Set {
-	s := &Set{byHash: map[uint64][][]byte{}}
+func New(values ...[]byte) *Set { return AtLeast(MinLength, values...) }
+
+// AtLeast is New without values, and parts of values, that have fewer bytes than least.
+func AtLeast(least int, values ...[]byte) *Set {
+	s := &Set{least: max(least, MinLength), byHash: map[uint64][][]byte{}}
 	for _, v := range values {
 		s.addValue(v)
 	}
@@ -80,13 +85,13 @@ func (s *Set) GoString() string { return Mask }
 func (s *Set) addValue(v []byte) {
 	trimmed := bytes.TrimSpace(v) // as it is used: files end in a line break
 	for _, part := range [][]byte{v, trimmed, passwordOf(trimmed)} {
-		if len(part) >= MinLength {
+		if len(part) >= s.least {
 			s.addForms(part)
 		}
 	}
 	lines := bytes.Split(trimmed, []byte("\n"))
 	for _, line := range lines[:min(len(lines), maxLines)] {
-		if line = bytes.TrimSpace(line); len(lines) > 1 && len(line) >= minLine {
+		if line = bytes.TrimSpace(line); len(lines) > 1 && len(line) >= max(minLine, s.least) {
 			s.addForms(line)
 		}
 	}
@@ -121,13 +126,68 @@ func (s *Set) addForms(v []byte) {
 		s.add([]byte(lowerEscapes(escaped)))
 	}
 	for _, r := range []*strings.Replacer{ofNothing, ofHTML, ofSlashes, ofBoth} {
-		text := escapeJSON(v, r)
-		for range maxNested {
-			s.add(text)
-			text = escapeJSON(text, ofNothing)
-		}
+		s.addNested(escapeJSON(v, r))
 	}
 	s.add([]byte(html.EscapeString(string(v)))) // as on a page that says what is wrong
+	for _, text := range asText(v) {
+		s.addForms(text)
+		for _, r := range []*strings.Replacer{ofUnknown, ofUnknown2} {
+			s.addNested(escapeJSON(text, r))
+		}
+	}
+}
+
+// addNested adds what is escaped for JSON, and escaped again.
+func (s *Set) addNested(text []byte) {
+	for range maxNested {
+		s.add(text)
+		text = escapeJSON(text, ofNothing)
+	}
+}
+
+// asText returns what a value that is no text is when it is taken for one: with U+FFFD for what is not UTF-8, for each byte of it, for each part of a character,
+// or for all that is together. The rest of it can be read, so it is hidden, unless it is too little to be told from another's.
+func asText(v []byte) (texts [][]byte) {
+	if utf8.Valid(v) {
+		return nil
+	}
+	eachByte, eachPart, known := []byte(nil), []byte(nil), 0
+	for i := 0; i < len(v); {
+		r, n := utf8.DecodeRune(v[i:])
+		if r != utf8.RuneError || n > 1 {
+			known += n
+		} else {
+			n = partOf(v[i:])
+		}
+		eachPart = utf8.AppendRune(eachPart, r)
+		i += n
+	}
+	for _, r := range string(v) {
+		eachByte = utf8.AppendRune(eachByte, r)
+	}
+	if known < MinLength {
+		return nil
+	}
+	for _, text := range [][]byte{eachByte, eachPart, bytes.ToValidUTF8(v, []byte("\uFFFD"))} {
+		if !slices.ContainsFunc(texts, func(t []byte) bool { return bytes.Equal(t, text) }) {
+			texts = append(texts, text)
+		}
+	}
+	return texts
+}
+
+// partOf returns how many bytes b begins with that are the beginning of one character and not all of it, at least 1: what decoders of browsers and
+// of JavaScript replace by one U+FFFD.
+func partOf(b []byte) int {
+	n := 1
+	for n < min(len(b), utf8.UTFMax) && !utf8.FullRune(b[:n]) {
+		n++
+	}
+	// The last byte that was taken made it wrong, unless the text ends here.
+	if n > 1 && utf8.FullRune(b[:n]) {
+		n--
+	}
+	return n
 }
 
 // aligned returns the characters of the encoding of shift bytes and v that v alone determines.
@@ -167,9 +227,14 @@ func lowerEscapes(s string) string {
 // What encoders of JSON escape besides what they have to.
 var (
 	ofNothing = strings.NewReplacer()
-	ofHTML    = strings.NewReplacer("<", `\u003c`, ">", `\u003e`, "&", `\u0026`)
+	ofHTML    = strings.NewReplacer(asHTML...)
 	ofSlashes = strings.NewReplacer("/", `\/`)
-	ofBoth    = strings.NewReplacer("<", `\u003c`, ">", `\u003e`, "&", `\u0026`, "/", `\/`)
+	ofBoth    = strings.NewReplacer(slices.Concat(asHTML, []string{"/", `\/`})...)
+	// encoding/json of Go writes what is no text so, with and without the escapes for HTML.
+	ofUnknown  = strings.NewReplacer("\uFFFD", `\ufffd`)
+	ofUnknown2 = strings.NewReplacer(slices.Concat(asHTML, []string{"\uFFFD", `\ufffd`})...)
+
+	asHTML = []string{"<", `\u003c`, ">", `\u003e`, "&", `\u0026`, "\u2028", `\u2028`, "\u2029", `\u2029`}
 )
 
 func escapeJSON(v []byte, more *strings.Replacer) []byte {

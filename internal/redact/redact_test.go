@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"html"
+	"math/rand/v2"
 	"net/url"
 	"strings"
 	"testing"
@@ -59,6 +60,49 @@ func TestForms(t *testing.T) {
 		}
 		if len(got)-len("before  after")-len(redact.Mask) > 14 {
 			t.Errorf("%s: too much is left: %q", name, got)
+		}
+	}
+}
+
+// TestFormsOfBinary has values that are no text taken for one, as decoders do.
+func TestFormsOfBinary(t *testing.T) {
+	t.Parallel()
+	rnd := rand.New(rand.NewPCG(1, 2))
+	for i := range 500 {
+		v := make([]byte, 8+rnd.IntN(60))
+		for j := range v {
+			v[j] = byte(rnd.Uint32())
+			if rnd.IntN(3) > 0 {
+				v[j] &= 127
+			}
+		}
+		copy(v[rnd.IntN(len(v)-3):], "\xe2\x82") // a part of a character
+		known := len(strings.ReplaceAll(string([]rune(string(v))), "\uFFFD", ""))
+		if known < redact.MinLength {
+			continue
+		}
+		quoted, err := json.Marshal(string(v))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := redact.New(v)
+		for name, form := range map[string]string{
+			"bytes": string([]rune(string(v))), "runs": strings.ToValidUTF8(string(v), "\uFFFD"), "json": string(quoted[1 : len(quoted)-1]),
+			"base64 of a text": base64.StdEncoding.EncodeToString([]byte(string([]rune(string(v))))), "component of a text": url.QueryEscape(string([]rune(string(v)))),
+		} {
+			if got := s.Text("before " + form + " after"); !strings.Contains(got, redact.Mask) || len(got) > len("before  after")+len(redact.Mask)+4 {
+				t.Fatalf("%d, %s: Text(%q) = %q", i, name, form, got)
+			}
+		}
+	}
+	// Of what is the beginning of a character, decoders of JavaScript make one U+FFFD.
+	s := redact.New([]byte("key-\xe2\x82A\xf0\x9f\x98B\xed\xa0\x80\xff\xf0\x9f-end\xe2"))
+	if text := "key-\uFFFDA\uFFFDB\uFFFD\uFFFD\uFFFD\uFFFD\uFFFD-end\uFFFD"; s.Text(text) != redact.Mask {
+		t.Errorf("Text(%q) = %q", text, s.Text(text))
+	}
+	for _, v := range []string{"\xff\xff\xff\xff\xff\xff\xff\xff", "\xffabcd\xff\xff"} {
+		if text := strings.Repeat("\uFFFD", 20); redact.New([]byte(v)).Found([]byte(text)) {
+			t.Errorf("a value of which nothing is known as a text is found in %q", text)
 		}
 	}
 }

@@ -286,6 +286,9 @@ func (s *Store) Link(ctx context.Context, ns ident.Namespace, name ident.SecretN
 				return nil, problem.New(problem.Exhausted, "secret.too_many", "the namespace has %d secrets, and may have no more", MaxSecrets)
 			}
 		}
+		if r.Reference != ref.String() {
+			sp.unlinked(name, r.Reference)
+		}
 		r.Reference, r.Description = ref.String(), o.Description
 		return r, nil
 	})
@@ -370,6 +373,7 @@ func (s *Store) Destroy(ctx context.Context, ns ident.Namespace, name ident.Secr
 			}
 		}
 		if n == 0 {
+			sp.unlinked(name, r.Reference)
 			return nil, nil
 		}
 		if !found {

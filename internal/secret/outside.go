@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 
+	"sallyport/internal/grant"
 	"sallyport/internal/ident"
 	"sallyport/internal/outbound"
 	"sallyport/internal/problem"
@@ -26,8 +28,11 @@ import (
 const (
 	// DefaultTTL is how long a value of another store is used without asking for it again.
 	DefaultTTL = 5 * time.Minute
-	// maxHeld bounds the values of other stores that are held.
-	maxHeld = 1000
+	// maxHeld bounds the secrets of other stores whose values are held, and maxHeldBytes those values, the earlier ones too.
+	maxHeld      = 1000
+	maxHeldBytes = 16 << 20
+	// maxEarlier bounds the earlier values of one secret that are held.
+	maxEarlier = 16
 	// keyVaultAPI is the version of the REST API of Azure Key Vault.
 	keyVaultAPI = "7.4"
 	// keyVaultScope is what tokens for it are asked for.
@@ -73,6 +78,7 @@ type Outside struct {
 
 	mu    sync.Mutex
 	known map[heldID]held
+	size  int // of the values in known, in bytes
 	count uint64
 }
 
@@ -97,6 +103,24 @@ type held struct {
 	sealed []byte
 	until  time.Time
 	number uint64 // of the fetch: two that differ may be two values
+	// earlier are the values before, the last one first. They are not used any more, and still taken out of texts.
+	earlier []earlier
+	read    time.Time // last
+}
+
+// earlier is a value that functions may still have, until then.
+type earlier struct {
+	sealed []byte
+	until  time.Time
+}
+
+// size is what the values take, in bytes.
+func (h *held) size() int {
+	n := len(h.sealed)
+	for _, e := range h.earlier {
+		n += len(e.sealed)
+	}
+	return n
 }
 
 // NewOutside returns what reads from the sources, of each kind one for a namespace.
@@ -142,46 +166,83 @@ func (o *Outside) covers(ns ident.Namespace, ref ident.SecretRef) error {
 	return nil
 }
 
-// read returns the value of a reference. The caller clears it.
-func (o *Outside) read(ctx context.Context, ns ident.Namespace, ref ident.SecretRef) ([]byte, error) {
+// read returns the value of a reference, and a number that no other value of it has. The caller clears the value.
+func (o *Outside) read(ctx context.Context, ns ident.Namespace, ref ident.SecretRef) (value []byte, number uint64, err error) {
 	if err := o.covers(ns, ref); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	id := heldID{ns, ref}
 	o.mu.Lock()
 	h, ok := o.known[id]
 	o.mu.Unlock()
 	if ok && time.Now().Before(h.until) {
-		return o.unseal(id, h)
+		value, err := o.unseal(id, h)
+		return value, h.number, err
 	}
 	s := o.sources[sourceID{ns, ref.Store}]
-	value, err := s.fetch(ctx, ref)
+	value, err = s.fetch(ctx, ref)
 	if err != nil {
 		o.log.WarnContext(ctx, "read a secret of another store", "namespace", string(ns), "reference", ref.String(), "error", err)
 		if p, ok := errors.AsType[*problem.Error](err); ok {
-			return nil, p
+			return nil, 0, p
 		}
-		return nil, problem.New(problem.Unavailable, "secret.store_unavailable", "the store of the secret %s does not answer as it should", ref).
+		return nil, 0, problem.New(problem.Unavailable, "secret.store_unavailable", "the store of the secret %s does not answer as it should", ref).
 			WithHint("the server's log says what it answered").WithRetryAfter(time.Second).WithCause(err)
 	}
-	o.hold(id, value, s.TTL)
-	return value, nil
+	return value, o.hold(id, value, s.TTL), nil
 }
 
 func (id heldID) additional() []byte { return []byte(string(id.ns) + "\x00" + id.ref.String()) }
 
-func (o *Outside) hold(id heldID, value []byte, ttl time.Duration) {
+// hold keeps a value, and the one before as long as functions may have it. It returns the number of the value.
+func (o *Outside) hold(id heldID, value []byte, ttl time.Duration) uint64 {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if len(o.known) >= maxHeld {
-		clear(o.known)
-	}
-	number := o.known[id].number
-	if was, err := o.unseal(id, o.known[id]); err != nil || !bytes.Equal(was, value) {
+	now := time.Now()
+	h := o.known[id]
+	o.size -= h.size()
+	h.earlier = slices.DeleteFunc(slices.Clone(h.earlier), func(e earlier) bool { return !now.Before(e.until) })
+	was, err := o.unseal(id, h)
+	if err != nil || !bytes.Equal(was, value) {
 		o.count++
-		number = o.count
+		h.number = o.count
+		if err == nil {
+			h.earlier = slices.Insert(h.earlier, 0, earlier{h.sealed, now.Add(grant.MaxLeased)})
+			h.earlier = h.earlier[:min(len(h.earlier), maxEarlier)]
+		}
 	}
-	o.known[id] = held{sealed: o.aead.Seal(nil, nil, value, id.additional()), until: time.Now().Add(ttl), number: number}
+	clear(was)
+	h.sealed, h.until, h.read = o.aead.Seal(nil, nil, value, id.additional()), now.Add(ttl), now
+	o.known[id] = h
+	o.size += h.size()
+	o.shrink(id, now)
+	return h.number
+}
+
+// shrink forgets what nobody may have any more and then what was read longest ago, until what is held is within its bounds. The secret that was
+// read now stays, and earlier values of it go before it does. o.mu is held.
+func (o *Outside) shrink(last heldID, now time.Time) {
+	for len(o.known) > maxHeld || o.size > maxHeldBytes {
+		oldest := last
+		for id, h := range o.known {
+			if id != last && (oldest == last || h.read.Before(o.known[oldest].read)) {
+				oldest = id
+			}
+		}
+		h := o.known[oldest]
+		o.size -= h.size()
+		if oldest != last {
+			if now.Before(h.read.Add(grant.MaxLeased)) {
+				o.log.Warn("more secrets of other stores are in use than can be held: one is read anew, and not taken out of texts before", "namespace", string(oldest.ns), "reference", oldest.ref.String())
+			}
+			delete(o.known, oldest)
+			continue
+		}
+		h.earlier = nil
+		o.known[last] = h
+		o.size += h.size()
+		return
+	}
 }
 
 func (o *Outside) unseal(id heldID, h held) ([]byte, error) {
@@ -191,19 +252,28 @@ func (o *Outside) unseal(id heldID, h held) ([]byte, error) {
 	return o.aead.Open(nil, nil, h.sealed, id.additional())
 }
 
-// held returns the value of a reference if it was read lately, whether it may still be used or not.
-func (o *Outside) held(ns ident.Namespace, ref ident.SecretRef) []byte {
+// held returns the values that functions may have of a reference: the last one that was read, whether it may still be used or not, and those before
+// while they may be leased. The caller clears them.
+func (o *Outside) held(ns ident.Namespace, ref ident.SecretRef) (values [][]byte) {
 	if o == nil {
 		return nil
 	}
 	id := heldID{ns, ref}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	value, err := o.unseal(id, o.known[id])
-	if err != nil {
-		return nil
+	h := o.known[id]
+	add := func(sealed []byte) {
+		if value, err := o.unseal(id, held{sealed: sealed}); err == nil {
+			values = append(values, value)
+		}
 	}
-	return value
+	add(h.sealed)
+	for now, i := time.Now(), 0; i < len(h.earlier); i++ {
+		if now.Before(h.earlier[i].until) {
+			add(h.earlier[i].sealed)
+		}
+	}
+	return values
 }
 
 // mark differs when held does.

@@ -1,9 +1,11 @@
 package secret
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -14,6 +16,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"sallyport/internal/grant"
 	"sallyport/internal/ident"
 	"sallyport/internal/outbound"
 	"sallyport/internal/problem"
@@ -143,7 +146,7 @@ func TestOutside(t *testing.T) {
 		{"shop", "keyvault:other", "", "secret.outside_prefix"},
 		{"poor", "keyvault:shop-db", "", "secret.store_unavailable"},
 	} {
-		got, err := o.read(t.Context(), tt.ns, reference(t, tt.ref))
+		got, _, err := o.read(t.Context(), tt.ns, reference(t, tt.ref))
 		code := ""
 		if err != nil {
 			code = problem.From(err).Code
@@ -167,7 +170,7 @@ func TestKeyVaultTokenEnds(t *testing.T) {
 		o.mu.Lock()
 		clear(o.known) // as if the time of each value were over
 		o.mu.Unlock()
-		got, err := o.read(t.Context(), "shop", ref)
+		got, _, err := o.read(t.Context(), "shop", ref)
 		if err != nil {
 			return problem.From(err).Code
 		}
@@ -212,17 +215,104 @@ func TestOutsideFailsClosed(t *testing.T) {
 		}
 		ref := reference(t, "vault:kv/db#password")
 		for range 3 {
-			if got, err := o.read(t.Context(), "shop", ref); err != nil || string(got) != "kept a while" {
+			if got, _, err := o.read(t.Context(), "shop", ref); err != nil || string(got) != "kept a while" {
 				t.Fatalf("read = %q, %v", got, err)
 			}
 			time.Sleep(19 * time.Second)
 		}
 		time.Sleep(5 * time.Second)
-		if got, err := o.read(t.Context(), "shop", ref); err == nil || problem.From(err).Code != "secret.store_unavailable" || got != nil {
+		if got, _, err := o.read(t.Context(), "shop", ref); err == nil || problem.From(err).Code != "secret.store_unavailable" || got != nil {
 			t.Errorf("after its time, with the store gone: %q, %v", got, err)
 		}
-		if got := o.held("shop", ref); string(got) != "kept a while" {
+		if got := o.held("shop", ref); len(got) != 1 || string(got[0]) != "kept a while" {
 			t.Errorf("held = %q; it is still to be taken out of what functions say", got)
+		}
+	})
+}
+
+// changing answers with another value each time.
+type changing struct{ n, size int }
+
+func (c *changing) GetWith(context.Context, string, http.Header) (*outbound.Answer, error) {
+	c.n++
+	return &outbound.Answer{Status: http.StatusOK, Body: fmt.Appendf(nil, `{"data":{"data":{"password":"value %d%s"}}}`, c.n, strings.Repeat("x", c.size))}, nil
+}
+
+func (c *changing) PostForm(context.Context, string, url.Values) (*outbound.Answer, error) {
+	return nil, errors.New("not asked for")
+}
+
+// TestEarlierValues: what a value of another store was before is held while functions may have it, and no longer; how much is held is bounded, and the value
+// that was read last is never what goes.
+func TestEarlierValues(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := &changing{}
+		o, err := NewOutside([]Source{{
+			Kind: ident.StoreVault, Namespace: "shop", URL: "https://vault.example", Prefix: "kv/", TTL: time.Second,
+			Token: func() ([]byte, error) { return []byte("t"), nil }, Client: store,
+		}}, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		read := func(ref ident.SecretRef) string {
+			t.Helper()
+			got, _, err := o.read(t.Context(), "shop", ref)
+			if err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(2 * time.Second)
+			return string(got)
+		}
+		ref := reference(t, "vault:kv/db#password")
+		mark := o.mark("shop", ref)
+		for n := 1; n <= 3; n++ {
+			if got := read(ref); got != fmt.Sprint("value ", n) {
+				t.Fatalf("read = %q", got)
+			}
+			if next := o.mark("shop", ref); next == mark {
+				t.Error("the mark does not tell a new value")
+			} else {
+				mark = next
+			}
+		}
+		if got := o.held("shop", ref); string(bytes.Join(got, []byte(","))) != "value 3,value 2,value 1" {
+			t.Errorf("held = %q", got)
+		}
+		time.Sleep(grant.MaxLeased)
+		if got := o.held("shop", ref); string(bytes.Join(got, []byte(","))) != "value 3" {
+			t.Errorf("after the longest lease: held = %q", got)
+		}
+		for range 100 {
+			read(ref)
+		}
+		if got := o.held("shop", ref); len(got) != 1+maxEarlier || string(got[0]) != "value 103" || string(got[maxEarlier]) != fmt.Sprint("value ", 103-maxEarlier) {
+			t.Errorf("after 100 changes: held = %q", got)
+		}
+		store.size = MaxValue - 20
+		for i := range 400 { // 25 MiB, read within a lease
+			other := reference(t, fmt.Sprintf("vault:kv/db-%d#password", i%100))
+			want := read(other)
+			if got := o.held("shop", other); len(got) == 0 || string(got[0]) != want {
+				t.Fatalf("the value that was read last is not held")
+			}
+			if o.size > maxHeldBytes {
+				t.Fatalf("%d bytes are held", o.size)
+			}
+		}
+		size := 0
+		for _, h := range o.known {
+			size += h.size()
+		}
+		if size != o.size || size < maxHeldBytes/2 {
+			t.Errorf("%d bytes are held, and %d counted", size, o.size)
+		}
+		store.size = 0
+		for i := range maxHeld + 10 {
+			read(reference(t, fmt.Sprintf("vault:kv/many-%d#password", i)))
+		}
+		if len(o.known) != maxHeld {
+			t.Errorf("%d secrets are held", len(o.known))
 		}
 	})
 }

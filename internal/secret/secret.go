@@ -157,6 +157,7 @@ type space struct {
 	cached  map[string][]byte         // sealed values
 	size    int                       // of cached
 	uses    map[ident.SecretName]*uses
+	former  map[ident.SecretName][]former
 }
 
 // Keys of the bucket.
@@ -179,7 +180,7 @@ func (s *Store) space(ctx context.Context, ns ident.Namespace) (*space, error) {
 	}
 	sp := &space{
 		ns: ns, bucket: bucket, safe: safe, hidden: s.cfg.Hidden, log: s.log, secrets: map[ident.SecretName]*record{}, stale: map[ident.SecretName]bool{},
-		cached: map[string][]byte{}, uses: map[ident.SecretName]*uses{},
+		cached: map[string][]byte{}, uses: map[ident.SecretName]*uses{}, former: map[ident.SecretName][]former{},
 	}
 	entries, err := bucket.List(ctx, secretPrefix, "", 0)
 	if err != nil {

@@ -39,6 +39,9 @@ func (s *Store) value(ctx context.Context, ns ident.Namespace, text string, use 
 	if err := s.permit(ctx, ns, ref, use, reveal); err != nil {
 		return nil, 0, err
 	}
+	if err := s.stepDue(ctx, ns, use); err != nil {
+		return nil, 0, err
+	}
 	if !ref.Own() {
 		value, err := s.outside(ctx, ns, ref)
 		return value, 0, err
@@ -84,25 +87,34 @@ func (s *Store) permit(ctx context.Context, ns ident.Namespace, ref ident.Secret
 
 // linked reads a secret that another store has. Its versions are those of that store.
 func (s *Store) linked(ctx context.Context, ns ident.Namespace, r *record, asked ident.SecretRef) ([]byte, error) {
-	ref, err := ident.ParseSecretRef(r.Reference)
+	ref, err := r.linkedTo(asked)
 	if err != nil {
-		return nil, fmt.Errorf("read the reference of secret %q: %w", r.Name, err)
-	}
-	switch asked.Version {
-	case ident.VersionCurrent:
-	case ident.VersionPrevious, ident.VersionPending:
-		return nil, unavailable(r.Name, asked.Version, "the secret is in another store, which has numbers only")
-	default:
-		ref.Version = asked.Version
+		return nil, err
 	}
 	return s.outside(ctx, ns, ref)
 }
 
+// linkedTo returns what a reference to a secret that another store has means there.
+func (r *record) linkedTo(asked ident.SecretRef) (ident.SecretRef, error) {
+	ref, err := ident.ParseSecretRef(r.Reference)
+	if err != nil {
+		return ref, fmt.Errorf("read the reference of secret %q: %w", r.Name, err)
+	}
+	switch asked.Version {
+	case ident.VersionCurrent:
+	case ident.VersionPrevious, ident.VersionPending:
+		return ref, unavailable(r.Name, asked.Version, "the secret is in another store, which has numbers only")
+	default:
+		ref.Version = asked.Version
+	}
+	return ref, nil
+}
+
 // outside reads a secret of another store.
 func (s *Store) outside(ctx context.Context, ns ident.Namespace, ref ident.SecretRef) ([]byte, error) {
-	value, err := s.cfg.Outside.read(ctx, ns, ref)
-	if err == nil {
-		s.cfg.Hidden.Put(string(ns)+" "+ref.String(), value)
+	value, number, err := s.cfg.Outside.read(ctx, ns, ref)
+	if err == nil { // under the number too: the value before stays hidden
+		s.cfg.Hidden.Put(fmt.Sprintf("%s %s %d", ns, ref, number), value)
 	}
 	return value, err
 }
@@ -130,8 +142,16 @@ func (s *Store) touched(t Touch) {
 	}
 }
 
-// open unseals the value of a version.
+// open unseals the value of a version, and has the server's log hide it from then on.
 func (sp *space) open(ctx context.Context, name ident.SecretName, v *version) ([]byte, error) {
+	value, err := sp.unseal(ctx, name, v)
+	if err == nil {
+		sp.hidden.Put(string(sp.ns)+"/"+v.Key, value)
+	}
+	return value, err
+}
+
+func (sp *space) unseal(ctx context.Context, name ident.SecretName, v *version) ([]byte, error) {
 	sealed, err := sp.sealed(ctx, v.Key)
 	var value []byte
 	if err == nil {
@@ -139,7 +159,6 @@ func (sp *space) open(ctx context.Context, name ident.SecretName, v *version) ([
 	}
 	switch {
 	case err == nil:
-		sp.hidden.Put(string(sp.ns)+"/"+v.Key, value)
 		return value, nil
 	case errors.Is(err, keyring.ErrOpen), errors.Is(err, store.ErrNotFound):
 		// Destroyed between the look at the record and now, or the store was altered.
@@ -196,18 +215,18 @@ func (s *Store) Redactor(ctx context.Context, ns ident.Namespace, refs []ident.S
 			continue
 		}
 		r, err := sp.get(ctx, ident.SecretName(ref.Name))
-		if isNotFound(err) {
-			continue
-		}
-		if err != nil {
+		if err != nil && !isNotFound(err) {
 			return nil, err
+		}
+		for _, linked := range sp.links(ident.SecretName(ref.Name), r, ref) {
+			outside = append(outside, linked)
+			mark.WriteString(" " + linked.String() + " " + s.cfg.Outside.mark(ns, linked))
+		}
+		if r == nil {
+			continue
 		}
 		mark.WriteString(" " + strconv.FormatUint(r.Changes, 10))
 		if r.Reference != "" {
-			if linked, err := ident.ParseSecretRef(r.Reference); err == nil {
-				outside = append(outside, linked)
-				mark.WriteString(s.cfg.Outside.mark(ns, linked))
-			}
 			continue
 		}
 		if slices.Contains(records, r) {
@@ -221,14 +240,12 @@ func (s *Store) Redactor(ctx context.Context, ns ident.Namespace, refs []ident.S
 	if ok && known.mark == mark.String() {
 		return known.set, nil
 	}
-	values, err := sp.live(ctx, records)
+	values, err := sp.live(ctx, records, sp.open)
 	if err != nil {
 		return nil, err
 	}
 	for _, ref := range outside {
-		if v := s.cfg.Outside.held(ns, ref); v != nil {
-			values = append(values, v)
-		}
+		values = append(values, s.cfg.Outside.held(ns, ref)...)
 	}
 	set := redact.New(values...)
 	for _, v := range values {
@@ -243,8 +260,52 @@ func (s *Store) Redactor(ctx context.Context, ns ident.Namespace, refs []ident.S
 	return set, nil
 }
 
-// live returns the values of the versions that there are.
-func (sp *space) live(ctx context.Context, records []*record) ([][]byte, error) {
+// former is what a secret referred to in another store, and until when functions may have its value.
+type former struct {
+	ref   ident.SecretRef
+	until time.Time
+}
+
+// maxFormer bounds what is known of one secret that it referred to.
+const maxFormer = 8
+
+// unlinked notes that a secret refers to something else from now on, or is gone. sp.writing is held.
+func (sp *space) unlinked(name ident.SecretName, reference string) {
+	ref, err := ident.ParseSecretRef(reference)
+	if err != nil {
+		return
+	}
+	now := time.Now()
+	sp.mu.Lock()
+	defer sp.mu.Unlock()
+	list := slices.DeleteFunc(slices.Clone(sp.former[name]), func(f former) bool { return f.ref == ref || !now.Before(f.until) })
+	list = slices.Insert(list, 0, former{ref, now.Add(grant.MaxLeased)})
+	sp.former[name] = list[:min(len(list), maxFormer)]
+}
+
+// links returns what a reference to a secret means in another store, and meant there as long ago as functions may have the value. r is nil when the secret
+// is gone.
+func (sp *space) links(name ident.SecretName, r *record, asked ident.SecretRef) (out []ident.SecretRef) {
+	add := func(reference string) {
+		if ref, err := (&record{Reference: reference}).linkedTo(asked); err == nil {
+			out = append(out, ref)
+		}
+	}
+	if r != nil && r.Reference != "" {
+		add(r.Reference)
+	}
+	sp.mu.RLock()
+	defer sp.mu.RUnlock()
+	for _, f := range sp.former[name] {
+		if time.Now().Before(f.until) {
+			add(f.ref.String())
+		}
+	}
+	return out
+}
+
+// live returns the values of the versions that there are, which open opens.
+func (sp *space) live(ctx context.Context, records []*record, open func(context.Context, ident.SecretName, *version) ([]byte, error)) ([][]byte, error) {
 	var values [][]byte
 	for _, r := range records {
 		for i := range r.Versions {
@@ -252,7 +313,7 @@ func (sp *space) live(ctx context.Context, records []*record) ([][]byte, error) 
 			if v.Destroyed != nil {
 				continue
 			}
-			value, err := sp.open(ctx, r.Name, v)
+			value, err := open(ctx, r.Name, v)
 			if err != nil {
 				return nil, err
 			}

@@ -117,6 +117,23 @@ func (s *server) checkSecrets(ctx context.Context, ns ident.Namespace, functions
 		WithHint("set it, and apply again: sallyport secret set %s -n %s --file FILE", first, ns).WithFaults(faults...)
 }
 
+// checkText returns why a text of people must not be taken in a namespace: it holds the value of a secret. A namespace that is not there has none, and is not
+// made by looking.
+func (s *server) checkText(ctx context.Context, ns ident.Namespace, file string, text []byte) error {
+	if !s.registry.Exists(ns) {
+		return nil
+	}
+	return s.secrets.CheckText(ctx, ns, file, text)
+}
+
+// hide takes the values of the secrets of a namespace out of an error about what people sent.
+func (s *server) hide(ctx context.Context, ns ident.Namespace, err error) error {
+	if !s.registry.Exists(ns) {
+		return err
+	}
+	return s.secrets.Hide(ctx, ns, err)
+}
+
 // redactor returns what takes the secrets of a function out of what it says; nil for one without.
 func (s *server) redactor(ns ident.Namespace) func(ctx context.Context, f *deploy.Function) (*redact.Set, error) {
 	return func(ctx context.Context, f *deploy.Function) (*redact.Set, error) {

@@ -319,6 +319,7 @@ func (s *server) openSpaces(ctx context.Context) error {
 		Approvals: approvals, ApprovalDemanded: s.approvalDemanded, Authority: s.sender,
 		Apps: apps, Blobs: blobs, Namespaces: s, Within: s.mayHold, Memory: s.cfg.Settings.Cells.Memory, Engine: s.cells.engine, End: s.spaces.end,
 		Grants: s.grants(), LastUsed: s.spaces.lastUsed, Invoked: s.spaces.invoked, Logger: s.log, CheckSecrets: s.checkSecrets,
+		CheckText: s.checkText, Hide: s.hide,
 	})
 	if err != nil {
 		return err

@@ -134,6 +134,7 @@ func (x *spaces) start(ctx context.Context, ns ident.Namespace) (sp *space, err 
 	sp.Dispatch, err = dispatch.New(ctx, dispatch.Config{
 		Namespace: ns, Log: sp.Log, Journal: sp.journal, Snapshots: snapshots, DeadLetters: letters,
 		CanDeliver: func(t ident.EventType, f ident.FunctionName) error { return s.guard.CanDeliver(ns, t, f) },
+		Full:       func() bool { return s.registry.Full(ns) },
 		Emitter:    x.intake, Redactor: s.redactor(ns), Lines: sp.Lines, State: func() *deploy.State { return s.deployer.State(ns) },
 		Workers: s.cfg.Settings.Limits.Workers, Budget: x.budget, Logger: s.log, Attempted: s.metrics.Attempted(string(ns)),
 		Used: sp.used(s.metrics.Invoked(string(ns))), Past: sp.past(time.Now()), Moved: s.cfg.Moved,

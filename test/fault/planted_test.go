@@ -48,7 +48,7 @@ func TestPlantedSecrets(t *testing.T) {
 	if err := os.WriteFile(config, []byte("[cells]\nsecond_wall = \"on\"\n[log]\nlevel = \"debug\"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	w := newPlanted(t)
+	w := newPlanted(t, plantedSecrets, plantedOfOne)
 	s := testkit.Start(t, binary, filepath.Join(dir, "data"), "--config", config)
 	w.server = s
 	w.set(t)
@@ -68,6 +68,7 @@ func TestPlantedSecrets(t *testing.T) {
 type planted struct {
 	server  *testkit.Server
 	secrets []plantedSecret
+	ofOne   int // of the secrets that one function has
 	finder  *finder
 	http    *httptest.Server
 	tls     *httptest.Server
@@ -80,9 +81,10 @@ type planted struct {
 	out  map[string][]byte
 }
 
-func newPlanted(t *testing.T) *planted {
+// newPlanted makes so many secrets, so many of them for each function.
+func newPlanted(t *testing.T, secrets, ofOne int) *planted {
 	t.Helper()
-	w := &planted{came: map[int]bool{}, out: map[string][]byte{}}
+	w := &planted{ofOne: ofOne, came: map[int]bool{}, out: map[string][]byte{}}
 	handler := http.HandlerFunc(w.echo)
 	w.http = httptest.NewServer(handler)
 	t.Cleanup(w.http.Close)
@@ -91,7 +93,7 @@ func newPlanted(t *testing.T) *planted {
 	w.tls.StartTLS()
 	t.Cleanup(w.tls.Close)
 	w.startDatabase(t)
-	for i := range plantedSecrets {
+	for i := range secrets {
 		w.secrets = append(w.secrets, newPlantedSecret(t, i, w.sql.Addr().String()))
 	}
 	w.finder = newFinder(t, w.secrets)
@@ -216,8 +218,8 @@ func (w *planted) bundle() *api.Bundle {
 	modules := map[string]api.Module{"reader": {Kind: api.ModuleScript, Code: []byte(
 		`export default (event, ctx) => { ctx.log(event.subject ?? ""); for (const text of event.data.out) ctx.log(text) }`)}}
 	for i, secret := range w.secrets {
-		f := fmt.Sprintf("f%d", i/plantedOfOne)
-		if i%plantedOfOne == 0 {
+		f := fmt.Sprintf("f%d", i/w.ofOne)
+		if i%w.ofOne == 0 {
 			fmt.Fprintf(&m, "[functions.%s]\nsource = \"%s.js\"\n[functions.%s.grants.out]\npublish = [\"planted.seen\"]\n", f, f, f)
 			fmt.Fprintf(&m, "[subscriptions.%s]\nfunction = \"%s\"\nfilter = { type = \"planted.%s\" }\nretry = { attempts = 2, backoff = \"10ms\" }\n", f, f, f)
 			modules[f] = api.Module{Kind: api.ModuleScript, Code: []byte(plantedScript)}
@@ -376,7 +378,7 @@ func (w *planted) search(t *testing.T) {
 		}
 	}
 	// What a header cannot carry is refused, and a certificate's key is not sent: those did not arrive, which is right.
-	if arrived := len(w.came); arrived < plantedSecrets/2 {
+	if arrived := len(w.came); arrived < len(w.secrets)/2 {
 		t.Errorf("only %d secrets were seen to arrive; missing are %v", arrived, missing)
 	}
 	t.Logf("%d of %d secrets were seen to arrive; searched %d KiB of answers for %d forms; not arrived: %v", len(w.came), len(w.secrets), size>>10, w.finder.forms, missing)
