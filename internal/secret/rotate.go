@@ -11,6 +11,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
+	"sallyport/internal/grant"
 	"sallyport/internal/ident"
 	"sallyport/internal/problem"
 )
@@ -188,6 +189,35 @@ type Request struct {
 	Secret  string `json:"secret"`
 	Step    Step   `json:"step"`
 	Version int    `json:"version"`
+}
+
+// stepDue returns why a use for a step of a rotation must not be made: the step is not about the version that is being brought in now. The event of a step that a crash
+// interrupted is delivered again, beside the one that the rotation makes anew, and whichever is later may come when another version is pending: "the pending version" would be
+// that one, made known before its time, and what such a late step creates or takes away outside is of a rotation that nobody follows any more.
+func (s *Store) stepDue(ctx context.Context, ns ident.Namespace, use grant.Use) error {
+	e := use.Caller.Event
+	if e == nil || e.Type != RotationEvent {
+		return nil
+	}
+	var req Request
+	if err := json.Unmarshal(e.Data, &req); err != nil {
+		return invalid("the event is no step of a rotation")
+	}
+	over := func(why string) error {
+		return problem.New(problem.Unprocessable, "secret.step_over", "the step %s of version %d of the secret %q is over: %s", req.Step, req.Version, req.Secret, why)
+	}
+	_, r, err := s.find(ctx, ns, ident.SecretName(req.Secret))
+	switch {
+	case isNotFound(err):
+		return over("the secret is gone")
+	case err != nil:
+		return err
+	case !r.Rotation.running():
+		return over("no rotation is under way")
+	case r.Rotation.Step == StepCreate && (req.Step != StepCreate || req.Version != r.Next), r.Rotation.Step != StepCreate && (req.Step == StepCreate || req.Version != r.Rotation.Pending):
+		return over("the rotation is at another")
+	}
+	return nil
 }
 
 // Rotator runs the rotations of all namespaces. Several secrets are rotated at the same time, each step of one after the other.

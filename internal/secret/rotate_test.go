@@ -11,6 +11,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"sallyport/internal/event"
+	"sallyport/internal/grant"
 	"sallyport/internal/ident"
 	"sallyport/internal/problem"
 	"sallyport/internal/secret"
@@ -25,6 +27,34 @@ type outsider struct {
 	calls    []string
 	fail     map[secret.Step]error
 	creates  string
+	past     []secret.Request // every step that was asked for
+	replayed int
+}
+
+// stepUse is a use of a secret by a function that handles the event of a step.
+func stepUse(data []byte) grant.Use {
+	u := use
+	u.Caller.Event = &event.Record{Event: event.Event{ID: "e-1", Type: secret.RotationEvent, Data: data}}
+	return u
+}
+
+// replay delivers the events of all steps again that are not about what is being brought in now: none gets a value.
+func (o *outsider) replay(ctx context.Context, ns ident.Namespace, now secret.Request) {
+	for _, old := range o.past {
+		if old.Version == now.Version && (old.Step == secret.StepCreate) == (now.Step == secret.StepCreate) {
+			continue
+		}
+		data, err := json.Marshal(&old)
+		if err != nil {
+			o.t.Error(err)
+		}
+		o.replayed++
+		for _, ref := range []string{"key", "key@pending", "key@previous"} {
+			if v, err := o.w.Value(ctx, ns, ref, stepUse(data)); err == nil || code(err) != "secret.step_over" && !errors.Is(err, errDead) && !o.w.disk.dead {
+				o.t.Errorf("the step %s of version %d comes again while %s of version %d is made, and gets %s: %q, %v", old.Step, old.Version, now.Step, now.Version, ref, v, err)
+			}
+		}
+	}
 }
 
 func (o *outsider) invoke(ctx context.Context, ns ident.Namespace, fn ident.FunctionName, data []byte) ([]byte, error) {
@@ -35,13 +65,15 @@ func (o *outsider) invoke(ctx context.Context, ns ident.Namespace, fn ident.Func
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.calls = append(o.calls, fmt.Sprint(fn, " ", req.Step, " ", req.Version))
+	o.past = append(o.past, req)
+	o.replay(ctx, ns, req)
 	if err := o.fail[req.Step]; err != nil {
 		return nil, err
 	}
 	if req.Step == secret.StepCreate {
 		return []byte(o.creates), nil
 	}
-	v, err := o.w.Value(ctx, ns, req.Secret+"@pending", use)
+	v, err := o.w.Value(ctx, ns, req.Secret+"@pending", stepUse(data))
 	if err != nil {
 		return nil, err
 	}
@@ -64,7 +96,7 @@ func (o *outsider) run(t *testing.T) {
 	for range 1000 {
 		time.Sleep(time.Second) // of the bubble
 		s, err := o.w.Get(t.Context(), shop, "key")
-		if err != nil || s.Rotation.Step == secret.StepNone {
+		if err != nil || s.Rotation.Step == secret.StepNone && (s.Rotation.Next.IsZero() || time.Now().Before(s.Rotation.Next)) {
 			break
 		}
 	}
@@ -122,6 +154,12 @@ func TestRotation(t *testing.T) {
 		if got := o.w.value(t, "key"); got != "made by the function" {
 			t.Errorf("current = %s", got)
 		}
+		o.mu.Lock()
+		o.replay(t.Context(), shop, secret.Request{})
+		o.mu.Unlock()
+		if o.replayed < 4 {
+			t.Errorf("only %d steps came again", o.replayed)
+		}
 		if s, err := o.w.Get(t.Context(), shop, "key"); err != nil || s.Rotation.Next.Before(time.Now()) {
 			t.Errorf("next = %+v, %v", s.Rotation, err)
 		}
@@ -173,14 +211,30 @@ func TestRotationFails(t *testing.T) {
 // same write after the restart. At every moment the value in force is one that the outside takes; at the end the rotation is done or given up.
 func TestRotationSurvivesCrashes(t *testing.T) {
 	t.Parallel()
+	for name, p := range map[string]secret.Plan{
+		"begun by hand": {Now: true}, "begun by the schedule": {Every: secret.MinEvery}, "by the schedule, the function creates": {Every: secret.MinEvery, Creates: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			crashRotation(t, p)
+		})
+	}
+}
+
+func crashRotation(t *testing.T, p secret.Plan) {
+	t.Helper()
 	crashes := 0
 	for _, after := range []bool{false, true} {
 		for at := 1; ; at++ {
 			o := newOutsider(t)
+			o.creates = `{"value":"made by the function"}`
 			crashed := false
 			synctest.Test(t, func(t *testing.T) {
 				o.w.start(t)
-				o.plan(t, secret.Plan{Now: true})
+				o.plan(t, p)
+				if p.Every > 0 {
+					time.Sleep(p.Every) // then it is due, and comes due once more when it is over
+				}
 				for range 2 {
 					o.w.disk.mu.Lock()
 					o.w.disk.crashAt, o.w.disk.after = o.w.disk.writes+at, after

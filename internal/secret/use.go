@@ -39,6 +39,9 @@ func (s *Store) value(ctx context.Context, ns ident.Namespace, text string, use 
 	if err := s.permit(ctx, ns, ref, use, reveal); err != nil {
 		return nil, 0, err
 	}
+	if err := s.stepDue(ctx, ns, use); err != nil {
+		return nil, 0, err
+	}
 	if !ref.Own() {
 		value, err := s.outside(ctx, ns, ref)
 		return value, 0, err
