@@ -75,12 +75,18 @@ approval of what functions gain, an app with such a gain waits for it, and the e
 				return inFolder(err, dir)
 			}
 			return a.with(func(ctx context.Context, c *client.Client, _ []string) error {
+				first := isNewNamespace(ctx, c, c.Namespace())
 				plan, err := b.apply(ctx, c, dry)
 				if err != nil {
 					return inFolder(err, dir)
 				}
 				if err := a.show(plan, func(w io.Writer) { writePlan(w, plan) }); err != nil {
 					return err
+				}
+				if first && plan.Applied {
+					a.tellNewNamespace(c.Namespace())
+				} else if first {
+					a.say("there is no namespace %s yet: to apply this makes it", clean(c.Namespace()))
 				}
 				a.warnUnused(b)
 				a.warnUnchecked(plan)

@@ -18,6 +18,22 @@ import (
 	"sallyport/internal/manifest"
 )
 
+// isNewNamespace reports whether a namespace is not there yet, as far as the caller may know. The first app or token of an operator of the
+// server makes it, and so does one with a misspelt name.
+func isNewNamespace(ctx context.Context, c *client.Client, name string) bool {
+	if name == "" {
+		return false
+	}
+	_, err := c.DescribeNamespace(ctx, name)
+	p, ok := errors.AsType[*client.Problem](err)
+	return ok && p.Code == "server.namespace_not_found"
+}
+
+// tellNewNamespace says that a namespace was made by the way.
+func (a *app) tellNewNamespace(name string) {
+	a.say("there was no namespace %s: this made it. If the name was not meant: sallyport namespace delete %s", clean(name), clean(name))
+}
+
 func (a *app) namespaceCommand() *cobra.Command {
 	return group("namespace", "Make, show, change and delete namespaces", a.namespaceCreate(), a.namespaceList(), a.namespaceGet(),
 		a.namespaceUpdate(), a.namespaceDelete())

@@ -53,7 +53,14 @@ func (a *app) tokenCreate() *cobra.Command {
 
 // createToken makes a token and hands it over. The file comes first: a token that nobody can be given
 // is not made.
-func (a *app) createToken(ctx context.Context, c *client.Client, req api.TokenRequest, file string) error {
+func (a *app) createToken(ctx context.Context, c *client.Client, req api.TokenRequest, file string) (err error) {
+	if isNewNamespace(ctx, c, req.Namespace) {
+		defer func() {
+			if err == nil {
+				a.tellNewNamespace(req.Namespace)
+			}
+		}()
+	}
 	if file == "" {
 		tok, err := c.CreateToken(ctx, req)
 		if err != nil {

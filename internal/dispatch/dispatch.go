@@ -317,7 +317,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 		<-finished
 	}
 	d.mu.Lock()
-	d.parkSlow(time.Now().Add(parkAfter)) // so that no batch is read again for what is left of it
+	d.parkSlow(time.Now(), 0) // so that no batch is read again for what is left of it
 	d.mu.Unlock()
 	d.outbox.close()
 	grace.Reset(writeGrace)
@@ -337,17 +337,19 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 
 // read takes batches off the log until ctx ends.
 func (d *Dispatcher) read(ctx context.Context) error {
+	again := time.NewTimer(time.Hour)
+	defer again.Stop()
 	for {
-		d.mu.Lock()
-		next, full := d.next, len(d.live) >= liveBatches || d.outbox.size() >= maxOutbox
-		d.mu.Unlock()
+		next, full := d.wanted(time.Now())
 		if full {
+			again.Reset(slowAttempt)
 			select {
 			case <-d.room:
-				continue
+			case <-again.C:
 			case <-ctx.Done():
 				return nil
 			}
+			continue
 		}
 		b, err := d.cfg.Log.Next(ctx, next-1)
 		if ctx.Err() != nil {
@@ -370,6 +372,20 @@ func (d *Dispatcher) read(ctx context.Context) error {
 		d.moved()
 		d.cfg.Budget.fill()
 	}
+}
+
+// wanted returns the batch that is to be read next, and whether there is no room for it yet. A few slow deliveries are enough to fill the
+// room with batches that are done but for them: they leave it then, or whatever comes would wait for them, whoever it is for.
+func (d *Dispatcher) wanted(now time.Time) (next uint64, full bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.outbox.size() >= maxOutbox {
+		return d.next, true
+	}
+	if len(d.live) >= liveBatches {
+		d.parkSlow(now, slowAttempt)
+	}
+	return d.next, len(d.live) >= liveBatches
 }
 
 func (d *Dispatcher) moved() {
@@ -708,7 +724,7 @@ func (d *Dispatcher) keepTime(ctx context.Context) {
 		case <-d.timer:
 		case <-tick.C:
 			d.mu.Lock()
-			d.parkSlow(now)
+			d.parkSlow(now, parkAfter)
 			if turn++; turn%(int(30*time.Second/parkEvery)) == 1 {
 				d.cfg.Log.SetTrimFloor(d.oldest())
 			}
@@ -717,10 +733,10 @@ func (d *Dispatcher) keepTime(ctx context.Context) {
 	}
 }
 
-// parkSlow parks what is left of batches that were read a while ago.
-func (d *Dispatcher) parkSlow(now time.Time) {
+// parkSlow parks what is left of batches that were read so long ago.
+func (d *Dispatcher) parkSlow(now time.Time, ago time.Duration) {
 	for _, bt := range d.live {
-		if now.Sub(bt.read) < parkAfter {
+		if now.Sub(bt.read) < ago {
 			break
 		}
 		for _, del := range bt.queue {

@@ -247,6 +247,32 @@ func TestSlowFunctionHoldsUpNobody(t *testing.T) {
 	})
 }
 
+// Each of many batches has one delivery to a slow function: all that are read at the same time are waiting for it soon, and what
+// comes then, for others, is delivered all the same.
+func TestSlowFunctionsDoNotFillTheRoomForBatches(t *testing.T) {
+	t.Parallel()
+	inWorld(t, jobs, func(t *testing.T, w *world) {
+		const batches = 700 // more than twice as many as are live
+		var all []ident.Position
+		for range batches {
+			all = append(all, w.accept(`{"a":{"takes":20000000000}}`)...)
+			synctest.Wait()
+			time.Sleep(time.Millisecond)
+		}
+		time.Sleep(100 * time.Millisecond) // virtual: what is parked for its age has to be a second old
+		for _, pos := range all {
+			if n := w.attemptsAt(pos, "b"); n != 1 {
+				t.Fatalf("attempts of b at %s = %d; want 1", pos, n)
+			}
+		}
+		w.wantBalance(0, 0, batches)
+		w.crash()
+		w.restart()
+		time.Sleep(6 * time.Hour)
+		w.wantBalance(batches, 0, 0)
+	})
+}
+
 func TestDirectInvocation(t *testing.T) {
 	t.Parallel()
 	inWorld(t, jobs, func(t *testing.T, w *world) {

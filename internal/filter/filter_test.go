@@ -148,6 +148,27 @@ func TestWhenRefuses(t *testing.T) {
 	}
 }
 
+// TestWhenRefusesInPlainWords: nobody has to know the grammar of CEL to read what is wrong.
+func TestWhenRefusesInPlainWords(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		`event.data.total >`:     "the condition ends too early",
+		`event.data.total > > 1`: "> is not expected here",
+		`event.data.total > 1 )`: ") is not expected here",
+		`(event.data.total > 1`:  "')' is missing",
+		`event.type = "x"`:       "= is no operator; == compares",
+		`event.type == "x`:       "the text does not end",
+		`@`:                      "@ is not expected here",
+		`foo == 1`:               "undeclared reference to 'foo'",
+	} {
+		_, err := filter.CompileWhen(text)
+		faults := problem.From(err).Faults
+		if len(faults) == 0 || !strings.HasPrefix(faults[0].Detail, want) {
+			t.Errorf("CompileWhen(%s): faults %+v, want first %q", text, faults, want)
+		}
+	}
+}
+
 // TestWhenIsBounded: a condition that costs much for some event is given up, it does not run on.
 func TestWhenIsBounded(t *testing.T) {
 	t.Parallel()

@@ -3,6 +3,8 @@ package filter
 import (
 	"errors"
 	"fmt"
+	"regexp"
+	"strings"
 	"time"
 
 	"cel.dev/cel-go/cel"
@@ -42,7 +44,7 @@ func CompileWhen(text string) (*When, error) {
 		p := problem.New(problem.Invalid, "filter.when_invalid", "the condition is no valid CEL expression").
 			WithHint("write one over event, such as event.data.total > 100")
 		for _, e := range issues.Errors() {
-			p = p.WithFaults(problem.Fault{Line: e.Location.Line(), Column: e.Location.Column() + 1, Source: text, Length: 1, Detail: e.Message})
+			p = p.WithFaults(problem.Fault{Line: e.Location.Line(), Column: e.Location.Column() + 1, Source: text, Length: 1, Detail: plain(e.Message)})
 		}
 		return nil, p
 	}
@@ -55,6 +57,36 @@ func CompileWhen(text string) (*When, error) {
 		return nil, problem.New(problem.Invalid, "filter.when_invalid", "the condition cannot be evaluated").WithCause(err)
 	}
 	return &When{text: text, program: program}, nil
+}
+
+// What the parser of CEL says, in its words: of a token that it did not expect, of one that is missing, and of a character that begins none.
+var (
+	unexpected = regexp.MustCompile(`(?s)^Syntax error: (?:mismatched|extraneous) input '(.*)' expecting `)
+	missing    = regexp.MustCompile(`(?s)^Syntax error: missing ('.*') at '.*'$`)
+	noToken    = regexp.MustCompile(`(?s)^Syntax error: token recognition error at: '(.*)'$`)
+)
+
+// plain says it in words that do not ask for the grammar.
+func plain(message string) string {
+	if m := unexpected.FindStringSubmatch(message); m != nil {
+		if m[1] == "<EOF>" {
+			return "the condition ends too early"
+		}
+		return fmt.Sprintf("%s is not expected here", m[1])
+	}
+	if m := missing.FindStringSubmatch(message); m != nil {
+		return fmt.Sprintf("%s is missing", m[1])
+	}
+	if m := noToken.FindStringSubmatch(message); m != nil {
+		switch {
+		case strings.HasPrefix(m[1], "="):
+			return "= is no operator; == compares"
+		case strings.HasPrefix(m[1], `"`), strings.HasPrefix(m[1], `'`):
+			return "the text does not end"
+		}
+		return fmt.Sprintf("%s is not expected here", m[1])
+	}
+	return message
 }
 
 // String returns the condition as it was written.
