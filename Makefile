@@ -43,12 +43,15 @@ postgres: ## see that there is a PostgreSQL server for the tests of databases, a
 unit: guests postgres ## unit tests without the race detector (quick)
 	@go test ./...
 
-race: guests postgres ## unit tests under the race detector, one package after the other: some measure time
-	@CGO_ENABLED=1 go build -race ./... # on all processors
-	@CGO_ENABLED=1 go test -race -p 1 -timeout 30m $$(go list ./... | grep -v '/test/')
+race: guests postgres ## unit tests under the race detector
+	@CGO_ENABLED=1 go test -race -timeout 30m $$(go list ./... | grep -v '/test/')
+
+ISOLATION = ^(TestNeverSeen|TestNeverSeenBehindWall|TestSecretsLeaveMemory)$$
 
 isolation: ## 100,000 events of several functions, none of which may see another's, and no secret that outlives one
-	@go test -count=1 -run 'TestNeverSeen|TestSecretsLeaveMemory' ./internal/cell
+	@go test -c -ldflags '-s -w' -o bin/cell.test ./internal/cell
+	@cd internal/cell && test "$$($(CURDIR)/bin/cell.test -test.list '$(ISOLATION)' | wc -l)" -eq 3 || { echo 'not all of the tests are there'; exit 1; }
+	@cd internal/cell && $(CURDIR)/bin/cell.test -test.timeout 30m -test.run '$(ISOLATION)'
 
 blackbox: build guests postgres ## drive the real binary: scripts, faults, conformance
 	@SALLYPORT=$(CURDIR)/bin/sallyport go test -count=1 -timeout 30m ./test/...

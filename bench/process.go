@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -22,56 +21,12 @@ import (
 // clockTicks is USER_HZ, the unit of the times in /proc/PID/stat: 100 on every Linux that Go runs on.
 const clockTicks = 100
 
-// pinSelf binds every thread of this process to these processors.
-func pinSelf(cpus ...int) error {
-	var set unix.CPUSet
-	for _, cpu := range cpus {
-		set.Set(cpu)
-	}
-	tasks, err := os.ReadDir("/proc/self/task")
-	if err != nil {
-		return err
-	}
-	for _, t := range tasks {
-		tid, err := strconv.Atoi(t.Name())
-		if err != nil {
-			return err
-		}
-		if err := unix.SchedSetaffinity(tid, &set); err != nil && !errors.Is(err, unix.ESRCH) {
-			return err
-		}
-	}
-	runtime.GOMAXPROCS(1)
-	return nil
-}
-
 // oneCPU and bothCPUs are where a server under measurement may run, as the role pinned takes it. Both is for what has to
 // be quick on a machine of two processors, and for how a server shares them; the load generator then shares one with it.
 const (
 	oneCPU   = "0"
 	bothCPUs = "0,1"
 )
-
-// pinned is the role that binds itself to some processors and then becomes the command given, so that
-// the command finds itself on a machine with these processors from its first instruction on.
-func pinned(_ context.Context, args []string) error {
-	if len(args) < 2 {
-		return errors.New("usage: bench pinned CPU[,CPU …] COMMAND [ARG …]")
-	}
-	runtime.LockOSThread()
-	var set unix.CPUSet
-	for text := range strings.SplitSeq(args[0], ",") {
-		cpu, err := strconv.Atoi(text)
-		if err != nil {
-			return err
-		}
-		set.Set(cpu)
-	}
-	if err := unix.SchedSetaffinity(0, &set); err != nil {
-		return fmt.Errorf("pin to processors %s: %w", args[0], err)
-	}
-	return syscall.Exec(args[1], args[1:], os.Environ())
-}
 
 // process is a server under measurement.
 type process struct {

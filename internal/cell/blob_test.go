@@ -124,16 +124,11 @@ func TestBlobFromScript(t *testing.T) {
 func loadBlobs(t *testing.T, limits cell.Limits, code string) *cell.Function {
 	t.Helper()
 	limits.Timeout = time.Minute
-	fn, err := testEngine(t).Load(t.Context(), cell.Spec{Name: "fn.js", Kind: api.ModuleScript, Code: []byte(code), Grants: []cell.GrantSpec{
+	return load(t, cell.Spec{Name: "fn.js", Kind: api.ModuleScript, Code: []byte(code), Grants: []cell.GrantSpec{
 		{Name: "pictures", Kind: "blob", About: "4096 8192", Request: 4096, Reply: 8192},
 		{Name: "store", Kind: "kv", Request: 1 << 20, Reply: 1 << 20},
 		{Name: "text", Kind: "secret", Request: 1 << 10, Reply: 1 << 10}, {Name: "bytes", Kind: "secret", Request: 1 << 10, Reply: 1 << 10},
 	}}, limits)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = fn.Close(context.Background()) })
-	return fn
 }
 
 // TestAnswersAreFreed: a function may take more answers in one event than its memory would hold together.

@@ -13,7 +13,9 @@ import (
 // hostFunctions is everything that a module may import.
 func hostFunctions() (all []imported) {
 	all = append(all, host("event_size", 0, 1), host("event_read", 2, 1), host("attempt", 0, 1), imported{"sallyport", "deadline", nil, []byte{i64}},
-		host("log", 3, 0), host("result_write", 2, 1))
+		host("log", 3, 0), host("result_write", 2, 1),
+		host("grant_start", 8, 1), imported{"sallyport", "grant_wait", []byte{i32, i64}, []byte{i32}}, host("grant_status", 1, 1), host("grant_size", 2, 1),
+		host("grant_read", 5, 1), host("grant_end", 1, 0))
 	for name, form := range map[string]string{
 		"args_get": "ii:i", "args_sizes_get": "ii:i", "environ_get": "ii:i", "environ_sizes_get": "ii:i",
 		"clock_res_get": "ii:i", "clock_time_get": "iIi:i", "fd_advise": "iIIi:i", "fd_allocate": "iII:i", "fd_close": "i:i", "fd_datasync": "i:i",
@@ -84,11 +86,13 @@ func TestHostFunctions(t *testing.T) {
 				t.Parallel()
 				limits := limitsWith(short)
 				limits.Memory = 1 << 20
-				f := load(t, wasm("caller.wasm", caller(of)), limits)
+				spec := wasm("caller.wasm", caller(of))
+				spec.Grants = granted
+				f := load(t, spec, limits)
 				random := rand.New(rand.NewPCG(1, uint64(len(of.name))))
 				for range 150 {
 					in := hostileInput(random, len(of.params))
-					_, _, err := f.Invoke(t.Context(), cell.Input{Event: in, Log: func(string, string) {}})
+					_, _, err := f.Invoke(t.Context(), cell.Input{Event: in, Log: func(string, string) {}, Use: echoUse})
 					if err == nil {
 						continue
 					}

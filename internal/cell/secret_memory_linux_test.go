@@ -29,6 +29,7 @@ const copies = [];
 const keep = (v) => { for (let i = 0; i < 50; i++) copies.push(v + i, [v, i].join(), new TextEncoder().encode(v + i)); };
 const got = async (ctx) => { const { value } = await ctx.grants.store.call("value"); keep(value.value); await ctx.grants.store.call("look"); return value.value; };
 export default async (event, ctx) => { const v = await got(ctx); %s };`
+	engine := newEngine(t, nil)
 	for name, end := range map[string]string{
 		"returns":             `return v.length`,
 		"replies with it":     `return v`,
@@ -42,7 +43,6 @@ export default async (event, ctx) => { const v = await got(ctx); %s };`
 		"passes a host limit": `for (;;) ctx.log(v)`,
 	} {
 		t.Run(name, func(t *testing.T) {
-			engine := newEngine(t, nil)
 			limits := cell.DefaultLimits()
 			limits.Memory, limits.Timeout, limits.HostCalls = 16<<20, time.Minute, 1000
 			if name == "never ends" {

@@ -216,6 +216,9 @@ func (s *session) apply(ctx context.Context, background *sync.WaitGroup) {
 	b, err := loadApp(s.dir)
 	if err == nil {
 		err = s.doubles.check(b.app)
+		if _, flags := errors.AsType[usageError](err); flags { // they were right for the app at the start
+			err = problem.New(problem.Invalid, "cli.usage", "%v", err).WithHint("give the grant its name again, or start dev with other flags")
+		}
 	}
 	var plan *api.Plan
 	asked := false // the server

@@ -337,7 +337,7 @@ func TestServer(t *testing.T) {
 		cancel()
 		_ = resp.Body.Close()
 		// Post the shutdown: it returns when no request is being answered any more.
-		stop, done := context.WithTimeout(t.Context(), 10*time.Second)
+		stop, done := context.WithTimeout(t.Context(), time.Minute)
 		if err := srv.Config.Shutdown(stop); err != nil {
 			t.Errorf("a follower that left holds the server: %v", err)
 		}

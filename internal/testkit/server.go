@@ -26,8 +26,12 @@ import (
 	"sallyport/api"
 )
 
-// startLimit is how long a server may take to get ready before a test gives up on it.
-const startLimit = 30 * time.Second
+const (
+	// startLimit is how long a server may take to get ready before a test gives up on it.
+	startLimit = 2 * time.Minute
+	// StopLimit is how long it may take to end. Its own bound is ten seconds; a busy machine is not its fault.
+	StopLimit = time.Minute
+)
 
 // Binary returns the sallyport binary to test: the one SALLYPORT names (as make sets it), else one
 // built for this test.
@@ -144,7 +148,7 @@ func (s *Server) connect() error {
 	}
 	s.Token = strings.TrimSpace(string(token))
 	s.Client = &http.Client{
-		Timeout:   30 * time.Second,
+		Timeout:   time.Minute, // only keeps a test from hanging
 		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS13}, MaxIdleConnsPerHost: 64},
 	}
 	return nil

@@ -69,8 +69,8 @@ func (r *reader) background(line, ready string) {
 		_ = c.Process.Signal(os.Interrupt)
 		select {
 		case <-ended:
-		case <-time.After(15 * time.Second):
-			r.t.Errorf("%s did not end within 15 s of Ctrl-C", line)
+		case <-time.After(time.Minute):
+			r.t.Errorf("%s did not end within a minute of Ctrl-C", line)
 			_ = c.Process.Kill()
 			<-ended
 		}

@@ -134,10 +134,9 @@ func (s *session) halt(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) > 0 || s.server == nil {
 		ts.Fatalf("usage: halt, after serve")
 	}
-	const limit = 10 * time.Second
 	took, err := s.server.Stop()
-	if err != nil || took > limit {
-		ts.Fatalf("the server ended after %s with %v, want status 0 within %s\n%s", took, err, limit, s.server.Output())
+	if err != nil || took > testkit.StopLimit {
+		ts.Fatalf("the server ended after %s with %v, want status 0 within %s\n%s", took, err, testkit.StopLimit, s.server.Output())
 	}
 }
 

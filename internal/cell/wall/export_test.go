@@ -75,9 +75,15 @@ func NewKeeping(ctx context.Context, cfg Config, play func(n int, f Fake)) (*Eng
 		f := Fake{Memory: new(atomic.Int64)}
 		p.resident = func() (int64, error) { return f.Memory.Load(), nil }
 		for i := range 1 + r.lanes {
-			pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+			pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
 			if err != nil {
 				return nil, fmt.Errorf("make a socket pair: %w", err)
+			}
+			for _, fd := range pair { // not in the call: only Linux takes it there
+				unix.CloseOnExec(fd)
+				if err := unix.SetNonblock(fd, true); err != nil {
+					return nil, fmt.Errorf("make a socket pair: %w", err)
+				}
 			}
 			ours, theirs := os.NewFile(uintptr(pair[0]), "ours"), os.NewFile(uintptr(pair[1]), "theirs")
 			if i == 0 {

@@ -3,15 +3,18 @@ package sqlgrant_test
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/go-json-experiment/json"
 
 	"sallyport/internal/grant"
+	"sallyport/internal/problem"
 )
 
 // corpusFolder names the variable of a folder with more values: files *.jsonl, in it and below, of objects with "fields".
@@ -233,5 +236,33 @@ queries.count = "select count(*) as n from t"`)
 	}
 	if _, err := query(t, door, "insert", value); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestSQLiteHugeValues: a value that a statement makes of nothing, and that is larger than the memory of a database or than an answer may be, is refused with a
+// code, whatever size it has, and the database goes on.
+func TestSQLiteHugeValues(t *testing.T) {
+	t.Parallel()
+	door := sqliteDoor(t, `
+queries.zeros = "select zeroblob($1) as z"
+queries.text = "select printf('%.*c', $1, 'x') as z"
+queries.hex = "select hex(zeroblob($1)) as z"
+queries.small = "select zeroblob(3) as z"`)
+	codes := []string{"grant.sql_too_large", "grant.sql_exhausted", "grant.sql_value"}
+	for _, name := range []string{"zeros", "text", "hex"} {
+		for _, size := range []int{10 << 20, 40 << 20, 60 << 20, 64 << 20, 70 << 20, 100_000_000, 900_000_000, 1_000_000_001} {
+			got, err := query(t, door, name, fmt.Sprint(size))
+			if err == nil && size < 64<<20 {
+				continue // the door gives no more than its memory; what of it a function gets is bounded by limits.reply
+			}
+			if p, ok := errors.AsType[*problem.Error](err); !ok || !slices.Contains(codes, p.Code) {
+				t.Errorf("%s of %d bytes: %.100s, %v; want one of %q", name, size, got, err, codes)
+			}
+		}
+		got, err := query(t, door, "small", "")
+		wantReply(t, got, err, `{"rows":[{"z":"AAAA"}],"changed":0}`)
+		if got, err := query(t, door, name, "1"); err != nil {
+			t.Errorf("%s of a byte, afterwards: %s, %v", name, got, err)
+		}
 	}
 }

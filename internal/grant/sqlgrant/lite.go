@@ -251,13 +251,34 @@ func (l *lite) run(ctx context.Context, statements []statement, writes bool, out
 	}
 	defer l.give()
 	l.only(true) // until one of them does more
-	if err := l.all(ctx, statements, writes, out); err != nil {
+	if err := l.withinMemory(func() error { return l.all(ctx, statements, writes, out) }); err != nil {
 		return err
 	}
 	if writes && l.db != nil {
 		l.db.shrink(l)
 	}
 	return nil
+}
+
+// withinMemory runs f. Where SQLite needs more memory than it may have, its library panics, with what it does not export: the statement failed, like any other.
+func (l *lite) withinMemory(f func() error) (err error) {
+	defer func() {
+		r := recover()
+		if r == nil {
+			return
+		}
+		if fmt.Sprint(r) != "sqlite3: out of memory" { // TestSQLiteHugeValues tells when it says so no more
+			panic(r)
+		}
+		// They were reset before the library looked at the error, but not all of what they hold was let go.
+		func() {
+			defer func() { _ = recover() }() // the same once more
+			l.forget()
+		}()
+		err = problem.New(problem.Exhausted, "grant.sql_exhausted", "the statements failed: they need more than %d bytes of memory", maxHeap).
+			WithHint("ask for less at a time, such as with a limit, or a part of a value with substr")
+	}()
+	return f()
 }
 
 func (l *lite) all(ctx context.Context, statements []statement, writes bool, out *answer) error {
