@@ -29,7 +29,7 @@ by the token itself. What you make can be narrowed again and never widened, cann
 was made of is revoked.
 
 With --type it publishes these types, and does nothing else.`,
-		Example: `  sallyport token narrow --type 'order.*' --expires 1h --out courier.token
+		Example: `  sallyport token narrow --type 'order.*' --expires-in 1h --out courier.token
   sallyport token narrow --action readEvents --action readLogs --address 10.0.0.0/8`,
 		RunE: func(*cobra.Command, []string) error {
 			for _, text := range addresses {
@@ -41,12 +41,12 @@ With --type it publishes these types, and does nothing else.`,
 			}
 			if expires != 0 {
 				if expires < time.Second {
-					return usage("--expires wants a duration such as 1h")
+					return usage("--expires-in wants a duration such as 1h")
 				}
 				c.Expires = time.Now().Add(expires).Unix()
 			}
 			if err := c.Validate(); err != nil {
-				return usage("%v; say what the token may do with --type, --action, --address or --expires", err)
+				return usage("%v; say what the token may do with --type, --action, --address or --expires-in", err)
 			}
 			return a.narrow(c, file)
 		},
@@ -55,7 +55,7 @@ With --type it publishes these types, and does nothing else.`,
 	flags.StringSliceVar(&c.Types, "type", nil, "publish only these types; `order.*` is all that begin so")
 	flags.StringSliceVar(&c.Actions, "action", nil, "only these actions, such as publish, invoke, readEvents, readLogs, readStatus")
 	flags.StringSliceVar(&addresses, "address", nil, "only from this address or `network`, such as 10.0.0.0/8")
-	flags.DurationVar(&expires, "expires", 0, "end after this time, such as 1h")
+	flags.DurationVar(&expires, "expires-in", 0, "end after this time, such as 1h")
 	flags.StringVar(&file, "out", "", "write it to this new `file`, readable by you alone")
 	return cmd
 }
