@@ -1,8 +1,10 @@
 package bundle_test
 
 import (
+	"context"
 	"maps"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -47,6 +49,9 @@ var packages = map[string]string{
 	"node_modules/a/node_modules/b/package.json": `{"name":"b","main":"main.js"}`,
 }
 
+// sandbox is the engine that the tests share: what JavaScript runs in is compiled once for all of them.
+var sandbox = sync.OnceValues(func() (*cell.Engine, error) { return cell.New(context.Background(), cell.Default()) })
+
 // run bundles an app with one function, loads it as the server does, and has it handle an event.
 func run(t *testing.T, files map[string]string, data string) (cell.Result, error) {
 	t.Helper()
@@ -54,16 +59,16 @@ func run(t *testing.T, files map[string]string, data string) (cell.Result, error
 	maps.Copy(all, files)
 	all["app.toml"] = manifestFor("f.ts")
 	module := load(t, all).Modules["f"]
-	engine, err := cell.New(t.Context(), cell.Default())
+	engine, err := sandbox()
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = engine.Close(t.Context()) })
 	spec := cell.Spec{Name: "f.ts", Kind: api.ModuleScript, Code: module.Code, SourceMap: module.SourceMap}
 	f, err := engine.Load(t.Context(), spec, cell.DefaultLimits())
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = f.Close(context.Background()) })
 	result, _, err := f.Invoke(t.Context(), cell.Input{Event: []byte(`{"id":"1","type":"t","source":"/s","data":` + data + `}`), Attempt: 1})
 	return result, err
 }

@@ -1,6 +1,7 @@
 package bundle_test
 
 import (
+	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -83,15 +84,15 @@ func inFolder(t *testing.T, dir, name string, args ...string) (string, error) {
 // signups has the example's function handle the example's events.
 func signups(t *testing.T, dir string, module api.Module) {
 	t.Helper()
-	engine, err := cell.New(t.Context(), cell.Default())
+	engine, err := sandbox()
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = engine.Close(t.Context()) })
 	f, err := engine.Load(t.Context(), cell.Spec{Name: "check.ts", Kind: api.ModuleScript, Code: module.Code, SourceMap: module.SourceMap}, cell.DefaultLimits())
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = f.Close(context.Background()) })
 	const id = "b5fc85e55755f9e0d030a10a"
 	for name, want := range map[string]cell.Emitted{
 		"accepted": {Type: "signup.accepted", Subject: id, Data: jsontext.Value(`{"id":"` + id + `","name":"Ada Lovelace","email":"ada@example.com",` +
