@@ -39,9 +39,21 @@ func listen(ctx context.Context, address string) (net.Listener, error) {
 		return nil, problem.New(problem.Conflict, "server.address_in_use", "the address %s is in use by another program", address).
 			WithHint("end that program, or choose a free port with --listen 127.0.0.1:0").WithCause(err)
 	default:
-		return nil, problem.New(problem.Invalid, "server.address_unusable", "cannot listen on %s: %s", address, reason(err)).
-			WithHint("give --listen as HOST:PORT, such as 127.0.0.1:8600").WithCause(err)
+		return nil, unusable(address, err)
 	}
+}
+
+// checkAddress returns a problem when address is none to listen on.
+func checkAddress(address string) error {
+	if _, _, err := net.SplitHostPort(address); err != nil {
+		return unusable(address, err)
+	}
+	return nil
+}
+
+func unusable(address string, err error) error {
+	return problem.New(problem.Invalid, "server.address_unusable", "cannot listen on %s: %s", address, reason(err)).
+		WithHint("give --listen as HOST:PORT, such as 127.0.0.1:8600").WithCause(err)
 }
 
 // reason is the innermost cause of a network error, without the parts the sentence has already.

@@ -145,6 +145,9 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return fmt.Errorf("configure log: %w", err)
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
+	if err := checkAddress(cfg.Settings.Listen); err != nil {
+		return err // before anything is made in the data directory
+	}
 	if err := s.open(ctx); err != nil {
 		return err
 	}
