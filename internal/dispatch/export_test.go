@@ -46,7 +46,9 @@ const EmitCharge = emitCharge
 func (b *Budget) Done(t Ticket, cpu, lasted time.Duration) { b.done(t.tk, cpu, lasted, 0) }
 
 // DoneEmitting ends a delivery.
-func (b *Budget) DoneEmitting(t Ticket, cpu, lasted time.Duration, emitted int) { b.done(t.tk, cpu, lasted, emitted) }
+func (b *Budget) DoneEmitting(t Ticket, cpu, lasted time.Duration, emitted int) {
+	b.done(t.tk, cpu, lasted, emitted)
+}
 
 // Cancel gives a delivery back as not made.
 func (b *Budget) Cancel(t Ticket) { b.cancel(t.tk) }
