@@ -29,6 +29,9 @@ const (
 	mostWaiting = 1024
 	// leastCharge is what an attempt costs its function at least: handing over takes time too.
 	leastCharge = 10 * time.Microsecond
+	// emitCharge is what the server takes to check, seal and store an event that a function emits, about: what a batch costs an event
+	// (`bench -only b`). Without it, a function that emits and then waits for the disk would seem to take nothing.
+	emitCharge = 12 * time.Microsecond
 )
 
 // pace is how a function uses a processor. Turns wait apart by pace, so that the next one that may
@@ -130,7 +133,7 @@ type Past struct{ CPU, Wall time.Duration }
 // recall takes a past for an attempt that has ended: before the turn waits for anything.
 func (t *turn) recall(p Past) {
 	t.heavy = p.CPU > t.member.budget.long
-	t.learn(p.CPU, p.Wall)
+	t.learn(p.CPU, p.CPU, p.Wall)
 }
 
 // ticket is the right to start one delivery of a lane. It is given back with done or cancel.
@@ -356,12 +359,13 @@ func (b *Budget) next() (*member, pace) {
 	return first, of
 }
 
-// done ends an attempt that took cpu of processor time and lasted for lasted.
-func (b *Budget) done(tk *ticket, cpu, lasted time.Duration) {
+// done ends an attempt that took cpu of processor time in its sandbox, lasted for lasted, and emitted so many events.
+func (b *Budget) done(tk *ticket, cpu, lasted time.Duration, emitted int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	tk.turn.learn(cpu, lasted)
-	b.giveBack(tk, max(cpu, leastCharge))
+	all := cpu + time.Duration(emitted)*emitCharge
+	tk.turn.learn(cpu, all, lasted)
+	b.giveBack(tk, max(all, leastCharge))
 }
 
 // cancel gives back a ticket whose delivery was not attempted. Nothing is learned from it.
@@ -431,13 +435,14 @@ func (b *Budget) wait(tk *ticket, waits bool) {
 	}
 }
 
-// learn folds an attempt into what is known of the function.
-func (t *turn) learn(cpu, lasted time.Duration) {
-	share := min(1, max(waiterShare/2, float64(cpu)/float64(max(lasted, 1))))
+// learn folds an attempt into what is known of the function: it took cpu in its sandbox, and all with what the server did because of it. Only the first makes a
+// function heavy: the other is not done where heavy ones run.
+func (t *turn) learn(cpu, all, lasted time.Duration) {
+	share := min(1, max(waiterShare/2, float64(all)/float64(max(lasted, 1))))
 	if !t.known {
-		t.known, t.cpu, t.share = true, cpu, share
+		t.known, t.cpu, t.share = true, all, share
 	} else {
-		t.cpu = max(cpu, t.cpu+(cpu-t.cpu)/8)
+		t.cpu = max(all, t.cpu+(all-t.cpu)/8)
 		t.share += (share - t.share) / 4
 	}
 	t.weigh(cpu)

@@ -32,7 +32,10 @@ type space struct {
 }
 
 // work is what an attempt does.
-type work struct{ cpu, waits time.Duration }
+type work struct {
+	cpu, waits time.Duration
+	emits      int // events
+}
 
 func newMachine(processors int) *machine { return &machine{budget: dispatch.NewBudget(processors)} }
 
@@ -56,7 +59,7 @@ func (m *machine) space(workers int, ever bool, lanes ...work) *space {
 			if s.ever {
 				s.Add(lane)
 			}
-			m.budget.Done(t, w.cpu, w.cpu+w.waits)
+			m.budget.DoneEmitting(t, w.cpu, w.cpu+w.waits, w.emits)
 			m.budget.Fill()
 		})
 	}
@@ -142,6 +145,25 @@ func TestBudgetShares(t *testing.T) {
 }
 
 // Ten functions in one namespace get no more than one in another.
+// TestBudgetChargesEmitted: what the server does for the events that a function emits is the function's, as if it had done it itself. Without that,
+// an attempt that emits and waits for the disk takes nothing, and as many run at once as there are workers.
+func TestBudgetChargesEmitted(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine(1)
+		const emits = 100
+		stores := emits * dispatch.EmitCharge
+		s := m.space(16, true, work{cpu: 20*time.Microsecond + stores}, work{cpu: 20 * time.Microsecond, waits: stores, emits: emits})
+		m.fill(20)
+		time.Sleep(time.Minute)
+		computed, emitted := s.done[0], s.done[1]
+		m.end()
+		if r := float64(emitted) / float64(computed); r < 0.9 || r > 1.1 {
+			t.Errorf("%d attempts that compute and %d that have the server do as much; want as many within a tenth", computed, emitted)
+		}
+	})
+}
+
 func TestBudgetSharesBetweenNamespaces(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -269,7 +291,7 @@ func TestBudgetStartsEachOnce(t *testing.T) {
 				for range 1 + random.IntN(5) {
 					var lanes []work
 					for range 1 + random.IntN(20) {
-						lanes = append(lanes, work{time.Duration(random.IntN(40)) * time.Millisecond, time.Duration(random.IntN(2)*random.IntN(1000)) * time.Millisecond})
+						lanes = append(lanes, work{cpu: time.Duration(random.IntN(40)) * time.Millisecond, waits: time.Duration(random.IntN(2)*random.IntN(1000)) * time.Millisecond})
 					}
 					m.space(1+random.IntN(16), false, lanes...)
 				}

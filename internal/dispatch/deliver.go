@@ -89,7 +89,7 @@ func (d *Dispatcher) deliver(ctx context.Context, tk *ticket, del *delivery) {
 // giveBack tells the budget what an attempt took.
 func (d *Dispatcher) giveBack(tk *ticket, res *result) {
 	if res.use != nil {
-		d.cfg.Budget.done(tk, res.use.CPU, time.Duration(res.try.Finished-res.try.Started))
+		d.cfg.Budget.done(tk, res.use.CPU, time.Duration(res.try.Finished-res.try.Started), res.try.Emitted)
 	} else {
 		d.cfg.Budget.cancel(tk)
 	}

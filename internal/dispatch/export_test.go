@@ -39,8 +39,16 @@ func (l *Lanes) Add(lane int) { l.turns[lane].add() }
 // Leave stops all lanes.
 func (l *Lanes) Leave() { l.member.leave() }
 
-// Done ends a delivery.
-func (b *Budget) Done(t Ticket, cpu, lasted time.Duration) { b.done(t.tk, cpu, lasted) }
+// EmitCharge is what an event that a function emits is charged.
+const EmitCharge = emitCharge
+
+// Done ends a delivery that emitted nothing.
+func (b *Budget) Done(t Ticket, cpu, lasted time.Duration) { b.done(t.tk, cpu, lasted, 0) }
+
+// DoneEmitting ends a delivery.
+func (b *Budget) DoneEmitting(t Ticket, cpu, lasted time.Duration, emitted int) {
+	b.done(t.tk, cpu, lasted, emitted)
+}
 
 // Cancel gives a delivery back as not made.
 func (b *Budget) Cancel(t Ticket) { b.cancel(t.tk) }

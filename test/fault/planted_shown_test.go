@@ -266,7 +266,11 @@ func TestPlantedSecretsInFixtures(t *testing.T) {
 		if len(flags) == 2 {
 			flags[1] += "=" + strings.Join(fixtures, ",")
 		}
-		w.write(t, app, &empty)
+		from := &empty
+		if len(fixtures) > 0 {
+			from = bundle // fixtures are about functions that there are
+		}
+		w.write(t, app, from)
 		for _, name := range fixtures { // write removed them
 			if err := os.WriteFile(filepath.Join(app, filepath.Base(name)), w.out[filepath.Base(name)], 0o600); err != nil {
 				t.Fatal(err)
