@@ -268,9 +268,10 @@ func (o *Outside) held(ns ident.Namespace, ref ident.SecretRef) (values [][]byte
 		}
 	}
 	add(h.sealed)
-	for now, i := time.Now(), 0; i < len(h.earlier); i++ {
-		if now.Before(h.earlier[i].until) {
-			add(h.earlier[i].sealed)
+	now := time.Now()
+	for _, e := range h.earlier {
+		if now.Before(e.until) {
+			add(e.sealed)
 		}
 	}
 	return values

@@ -127,7 +127,7 @@ func (s *server) kvBucket(ctx context.Context, ns ident.Namespace, name string) 
 	return bucket, hider(sealer, name), err
 }
 
-// keep takes n bytes on the quota of what a namespace stores.
+// keep takes n bytes on the quota of what a namespace stores: the registry is opened after what asks for it.
 func (s *server) keep(ns ident.Namespace, n int64) (done func(), err error) {
 	return s.registry.Keep(ns, n)
 }
